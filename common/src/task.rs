@@ -1,0 +1,155 @@
+//! The record kept for each task (thread) of a target.
+
+use crate::{Comm, histogram::BUCKETS};
+
+/// Slot number that means "no record".
+///
+/// Slot 0 is never given out, so that a zeroed table says "not one of ours".
+pub const NO_SLOT: u32 = 0;
+
+/// How a task came to be followed. Stored in [`TaskRecord::origin`].
+pub mod origin {
+    /// Not in use; the record is free.
+    pub const NONE: u32 = 0;
+    /// Found in `/proc` by the daemon.
+    pub const FOUND: u32 = 1;
+    /// A new thread of a followed process.
+    pub const THREAD: u32 = 2;
+    /// A new process, forked by a followed one.
+    pub const FORK: u32 = 3;
+    /// Executed a program inside a followed cgroup.
+    pub const CGROUP: u32 = 4;
+    /// Executed a program with a followed name.
+    pub const NAME: u32 = 5;
+}
+
+/// Calls that change an address space, as indices into [`Memory::calls`].
+pub mod call {
+    /// `mmap`
+    pub const MAP: u32 = 0;
+    /// `munmap`
+    pub const UNMAP: u32 = 1;
+    /// `mremap`
+    pub const REMAP: u32 = 2;
+    /// `brk`
+    pub const BRK: u32 = 3;
+    /// `madvise`
+    pub const ADVISE: u32 = 4;
+    /// `mprotect`
+    pub const PROTECT: u32 = 5;
+    /// How many there are.
+    pub const COUNT: usize = 6;
+}
+
+/// What a task's own calls did to its address space since the record was made. Pages, not bytes.
+///
+/// Written by the task itself when a call returns, so there is one writer at a time. The page counts
+/// are the change of the kernel's own `mm->total_vm` (reserved, released) and `mm->data_vm`
+/// (committed: private and writable) since the last call of any thread of the process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Address space gained.
+    pub reserved_pages: u64,
+    /// Address space given back.
+    pub released_pages: u64,
+    /// Private writable address space gained.
+    pub committed_pages: u64,
+    /// Private writable address space given back (unmapped, or made read-only or inaccessible).
+    pub decommitted_pages: u64,
+    /// Pages named in `MADV_DONTNEED` and `MADV_FREE`: their contents may go, the address space stays.
+    pub discarded_pages: u64,
+    /// Calls that succeeded, by [`call`].
+    pub calls: [u64; call::COUNT],
+    /// Calls that failed, of any kind.
+    pub failed_calls: u64,
+}
+
+/// A call between its entry and its return. Only used by hooks that see the two separately.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InFlight {
+    /// [`call`] plus one; 0 when none is under way.
+    pub call: u64,
+    /// The first four arguments.
+    pub args: [u64; 4],
+}
+
+/// Everything kept about one task, in an array that the daemon maps into its own memory.
+///
+/// A record belongs to one life of one task. Whoever makes it (the fork hook, the exec hook or the daemon)
+/// fills the identity before publishing the slot; after that each field has one writer at a time,
+/// because a task is woken and switched under its run-queue's lock and makes its own calls. Only the
+/// process-wide page counts are shared by threads, and they are exchanged atomically.
+#[repr(C)]
+pub struct TaskRecord {
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+    /// When the task started, on the boot clock (`CLOCK_BOOTTIME`), in nanoseconds. The daemon's own
+    /// entries carry the 10 ms resolution of `/proc/PID/stat`.
+    pub start_boot_ns: u64,
+    /// When the record was made, on the monotonic clock, in nanoseconds.
+    pub born_ns: u64,
+    /// When the task exited, on the monotonic clock, in nanoseconds; 0 while it lives.
+    pub exit_ns: u64,
+    /// Thread id of the task that created this one; 0 if not known.
+    pub creator_tid: u32,
+    /// Process id of the task that created this one; 0 if not known.
+    pub creator_tgid: u32,
+    /// Slot of the record that holds the process-wide page counts: the first one of its process.
+    pub process_slot: u32,
+    /// Index of the service it belongs to, as the daemon numbers them.
+    pub service: u32,
+    /// One of [`origin`].
+    pub origin: u32,
+    /// How often the task has executed a program since the record was made.
+    pub execs: u32,
+    /// The task's name.
+    pub comm: Comm,
+
+    /// When it last became runnable, on the monotonic clock; 0 when it is not waiting for a CPU.
+    pub enqueued_ns: u64,
+    /// 1 while it runs on a CPU. A wake-up then starts no wait.
+    pub on_cpu: u64,
+    /// Number of completed waits.
+    pub delay_count: u64,
+    /// Sum of all waits in nanoseconds.
+    pub delay_sum_ns: u64,
+    /// Longest wait since the daemon last took (zeroed) it, in nanoseconds.
+    pub delay_max_ns: u64,
+
+    /// What its calls did.
+    pub memory: Memory,
+    /// The call it is in.
+    pub in_flight: InFlight,
+
+    /// Process-wide: `mm->total_vm` as last seen, in pages. Valid in the record of `process_slot`.
+    pub vm_pages: u64,
+    /// Process-wide: `mm->data_vm` as last seen, in pages. Valid in the record of `process_slot`.
+    pub data_pages: u64,
+
+    /// Counts of waits by [`bucket`](crate::histogram::bucket). They wrap; readers take differences.
+    pub delays: [u32; BUCKETS],
+}
+
+/// State shared between the daemon and the programs, in a mapped array of one element.
+#[repr(C)]
+pub struct Control {
+    /// The lowest slot never given out. Slots given back go through the free queue.
+    pub next_slot: u32,
+    /// 1 when execs of tasks that are not followed are reported too, so that names can be matched.
+    pub report_execs: u32,
+    /// A single wait of at least this many nanoseconds is an event of its own.
+    pub slow_ns: u64,
+    /// A mapping call that moves or names at least this many bytes is an event of its own.
+    pub min_mapping_bytes: u64,
+}
+
+/// Slots packed into one element of the table from tid to slot: array elements are rounded up to 8
+/// bytes and looked up one at a time, so packing halves the table and keeps neighbours on one line.
+pub const SLOTS_PER_ELEMENT: u32 = 16;
+
+/// Bits in one element of the membership bitmap.
+pub const MEMBERS_PER_ELEMENT: u32 = 64;

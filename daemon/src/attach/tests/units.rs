@@ -1,0 +1,297 @@
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::fixture::Fixture;
+use super::*;
+
+const NGINX: &str = "0::/system.slice/nginx.service";
+
+#[test]
+fn unit_by_name_with_and_without_suffix() {
+    let fixture = Fixture::v2();
+    fixture.process(812, 1, "nginx").cgroup(NGINX);
+    fixture.process(813, 812, "nginx").cgroup(NGINX);
+    fixture
+        .process(814, 1, "logger")
+        .cgroup("0::/system.slice/nginx.service/helpers");
+    fixture
+        .process(815, 1, "nginx")
+        .cgroup("0::/system.slice/nginx.service-old");
+    for name in ["nginx", "nginx.service"] {
+        let found = one(&service(name), &fixture.host);
+        assert_eq!(found.rule, Rule::Unit);
+        assert_eq!(found.name, "nginx.service");
+        assert_eq!(
+            found.cgroup.as_deref(),
+            Some(Path::new("/system.slice/nginx.service"))
+        );
+        assert_eq!(found.why, "cgroup /system.slice/nginx.service");
+        assert_eq!(pids(&found.processes), [812, 813, 814]);
+        assert_eq!(found.members(&fixture.host), found.processes);
+        assert_eq!(found.kernel_names(), Vec::<[u8; 16]>::new());
+        assert!(found.can_return());
+    }
+}
+
+#[test]
+fn other_suffixes_are_literal() {
+    let fixture = Fixture::v2();
+    fixture
+        .process(7, 1, "job")
+        .cgroup("0::/system.slice/run-r1.scope");
+    fixture
+        .process(8, 1, "x")
+        .cgroup("0::/machine.slice/x.service");
+    assert_eq!(
+        one(&service("run-r1.scope"), &fixture.host).name,
+        "run-r1.scope"
+    );
+    assert_eq!(
+        pids(&one(&service("machine.slice"), &fixture.host).processes),
+        [8]
+    );
+    assert!(matches!(
+        failure(&service("x.socket"), &fixture.host),
+        AttachError::NotFound { .. }
+    ));
+}
+
+#[test]
+fn escaped_unit() {
+    let fixture = Fixture::v2();
+    fixture
+        .process(7, 1, "x")
+        .cgroup("0::/system.slice/_cpu.service");
+    assert_eq!(one(&service("cpu"), &fixture.host).name, "cpu.service");
+}
+
+#[test]
+fn unit_before_process() {
+    let fixture = Fixture::v2();
+    fixture
+        .process(7, 1, "redis")
+        .cgroup("0::/user.slice/user-0.slice/session-1.scope");
+    fixture
+        .process(8, 1, "redis")
+        .cgroup("0::/system.slice/redis.service");
+    assert_eq!(pids(&one(&service("redis"), &fixture.host).processes), [8]);
+    assert!(matches!(
+        failure(&Target::Process("redis".into()), &fixture.host),
+        AttachError::Ambiguous { .. }
+    ));
+}
+
+#[test]
+fn one_name_under_two_managers() {
+    let fixture = Fixture::v2();
+    let user = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/sync.service";
+    fixture
+        .process(7, 1, "sync")
+        .cgroup("0::/system.slice/sync.service");
+    fixture.process(8, 6, "sync").cgroup(user);
+    let error = failure(&service("sync"), &fixture.host);
+    assert!(error.is_usage());
+    assert_eq!(
+        error.to_string(),
+        "more than one service named \"sync\" (2 different services):\n  \
+         unit sync.service: pid 7, cgroup /system.slice/sync.service\n  \
+         unit sync.service: pid 8, cgroup \
+         /user.slice/user-1000.slice/user@1000.service/app.slice/sync.service\n\
+         use --all to take all of them, or --pid/--cgroup to choose one"
+    );
+    let all = find(&service("sync"), &fixture.host, true).unwrap();
+    let members: Vec<_> = all
+        .iter()
+        .map(|found| pids(&found.members(&fixture.host)))
+        .collect();
+    assert_eq!(members, [[7], [8]]);
+}
+
+#[test]
+fn v2_id_is_the_inode_and_changes_with_a_restart() {
+    let fixture = Fixture::v2();
+    let directory = "cgroup/system.slice/nginx.service";
+    fixture.directory(directory);
+    fixture.process(812, 1, "nginx").cgroup(NGINX);
+    let found = one(&service("nginx"), &fixture.host);
+    let inode = || fixture.path(directory).metadata().unwrap().ino();
+    assert_eq!(found.cgroup_ids(&fixture.host), [inode()]);
+
+    fixture.remove(directory);
+    fixture.exit(812);
+    assert_eq!(found.cgroup_ids(&fixture.host), Vec::<u64>::new());
+    assert_eq!(found.members(&fixture.host), []);
+
+    // Something else takes the inode number before the unit is back.
+    fixture.directory("cgroup/system.slice/other.service");
+    fixture.directory(directory);
+    fixture.process(900, 1, "nginx").cgroup(NGINX);
+    assert_eq!(found.cgroup_ids(&fixture.host), [inode()]);
+    assert_eq!(pids(&found.members(&fixture.host)), [900]);
+}
+
+#[test]
+fn hybrid_prefers_v2() {
+    let fixture = Fixture::hybrid();
+    fixture.directory("cgroup/unified/system.slice/a.service");
+    fixture
+        .process(7, 1, "a")
+        .cgroup("3:memory:/\n1:name=systemd:/system.slice/a.service\n0::/system.slice/a.service");
+    let found = one(&service("a"), &fixture.host);
+    assert_eq!(found.cgroup_ids(&fixture.host).len(), 1);
+}
+
+#[test]
+fn without_v2_there_is_no_id() {
+    for fixture in [Fixture::hybrid(), Fixture::v1()] {
+        fixture.directory("cgroup/systemd/system.slice/a.service");
+        fixture
+            .process(7, 1, "a")
+            .cgroup("3:memory:/\n1:name=systemd:/system.slice/a.service");
+        let found = one(&service("a"), &fixture.host);
+        assert_eq!(found.rule, Rule::Unit);
+        assert_eq!(pids(&found.members(&fixture.host)), [7]);
+        assert_eq!(found.cgroup_ids(&fixture.host), Vec::<u64>::new());
+    }
+}
+
+#[test]
+fn accepts_by_cgroup() {
+    let fixture = Fixture::v2();
+    fixture.process(812, 1, "nginx").cgroup(NGINX);
+    let found = one(&service("nginx"), &fixture.host);
+    fixture
+        .process(900, 1, "anything")
+        .cgroup("0::/system.slice/nginx.service/x");
+    fixture
+        .process(901, 812, "nginx")
+        .cgroup("0::/system.slice/other.service");
+    assert_eq!(found.accepts(&fixture.host, 900).unwrap().pid, 900);
+    assert_eq!(found.accepts(&fixture.host, 901), None);
+    assert_eq!(found.accepts(&fixture.host, 902), None);
+}
+
+#[test]
+fn a_unit_of_slowburn_alone_is_nothing() {
+    let mut fixture = Fixture::v2();
+    fixture
+        .process(50, 1, "slowburn")
+        .cgroup("0::/system.slice/slowburn.service");
+    fixture.host.own_pids = vec![50];
+    assert!(matches!(
+        failure(&service("slowburn"), &fixture.host),
+        AttachError::NotFound { .. }
+    ));
+    // Another rule may find something under that name.
+    fixture.process(60, 1, "slowburn");
+    assert_eq!(one(&service("slowburn"), &fixture.host).rule, Rule::Process);
+    fixture.exit(60);
+    // With something else in it, it is not slowburn that is watched.
+    let helper = fixture.process(51, 50, "x");
+    helper.cgroup("0::/system.slice/slowburn.service");
+    assert_eq!(
+        pids(&one(&service("slowburn"), &fixture.host).processes),
+        [51]
+    );
+}
+
+#[test]
+fn members_from_the_cgroups_own_list() {
+    let fixture = Fixture::hybrid();
+    let unit = "system.slice/a.service";
+    fixture
+        .process(7, 1, "a")
+        .cgroup("1:name=systemd:/system.slice/a.service\n0::/");
+    let found = one(&service("a"), &fixture.host);
+    for pid in [8, 9, 10, 12] {
+        fixture.process(pid, 1, "a");
+    }
+    fixture.process(11, 1, "a").zombie(1);
+    // 0 is a process of another pid namespace, 13 has just gone.
+    fixture.file(
+        &format!("cgroup/systemd/{unit}/cgroup.procs"),
+        "0\n7\n8\n13\n11\n",
+    );
+    fixture.file(
+        &format!("cgroup/systemd/{unit}/deeper/still/cgroup.procs"),
+        "9\n",
+    );
+    fixture.file(&format!("cgroup/systemd/{unit}/deeper/cgroup.procs"), "8\n");
+    fixture.file(&format!("cgroup/memory/{unit}/cgroup.procs"), "10\n");
+    fixture.file("cgroup/systemd/system.slice/b.service/cgroup.procs", "12\n");
+    assert_eq!(pids(&found.members(&fixture.host)), [7, 8, 9, 10]);
+    // A list that cannot be read (a threaded cgroup has none): every process is asked.
+    fixture.remove(&format!("cgroup/memory/{unit}"));
+    fixture.directory(&format!("cgroup/memory/{unit}"));
+    assert_eq!(pids(&found.members(&fixture.host)), [7]);
+}
+
+#[test]
+fn waiting_for_a_unit() {
+    let fixture = Fixture::v2();
+    let target = service("nginx");
+    assert!(poll(&target, &fixture.host, false).unwrap().is_none());
+    assert_eq!(target.kernel_names(), [*b"nginx\0\0\0\0\0\0\0\0\0\0\0"]);
+    let cgroup = Target::Cgroup("/system.slice/nginx.service".into());
+    assert!(poll(&cgroup, &fixture.host, false).unwrap().is_none());
+    fixture.directory("cgroup/system.slice/nginx.service");
+    assert!(poll(&cgroup, &fixture.host, false).unwrap().is_some());
+    fixture.process(7, 1, "nginx").cgroup(NGINX);
+    assert_eq!(
+        poll(&target, &fixture.host, false).unwrap().unwrap()[0].rule,
+        Rule::Unit
+    );
+    assert!(poll(&Target::Pids(vec![99]), &fixture.host, false).is_err());
+}
+
+#[test]
+fn not_found_suggests() {
+    let fixture = Fixture::v2();
+    fixture
+        .process(7, 1, "postgres")
+        .cgroup("0::/system.slice/postgresql.service");
+    let error = failure(&Target::Unit("pg".into()), &fixture.host);
+    assert_eq!(
+        error.to_string(),
+        "no running unit named \"pg\" (did you mean \"postgresql.service\"?)"
+    );
+    assert!(error.may_appear() && !error.is_usage());
+    let error = failure(&service("zookeeper"), &fixture.host);
+    assert_eq!(
+        error.to_string(),
+        "no service named \"zookeeper\"; `slowburn services` lists what can be attached to"
+    );
+}
+
+#[test]
+fn list_has_units_then_containers_then_the_rest() {
+    let mut fixture = Fixture::v2();
+    let id = "a".repeat(64);
+    fixture.process(1, 0, "systemd").cgroup("0::/init.scope");
+    fixture.process(7, 1, "nginx").cgroup(NGINX);
+    fixture
+        .process(8, 1, "sleep")
+        .cgroup(&format!("0::/system.slice/docker-{id}.scope"));
+    let session = "0::/user.slice/user-0.slice/session-1.scope";
+    fixture.process(9, 1, "server").cgroup(session);
+    fixture.process(10, 9, "worker").cgroup(session);
+    fixture.process(11, 1, "bash").cgroup(session);
+    fixture.process(12, 11, "slowburn").cgroup(session);
+    fixture.process(13, 2, "kworker").kernel_thread();
+    fixture.host.own_pids = vec![12, 11];
+    let found = list(&fixture.host);
+    let names: Vec<_> = found
+        .iter()
+        .map(|found| (found.rule, found.name.as_str()))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            (Rule::Unit, "nginx.service"),
+            (Rule::Container, "aaaaaaaaaaaa"),
+            (Rule::Process, "server"),
+            (Rule::Process, "worker"),
+        ]
+    );
+    assert_eq!(pids(&found[2].processes), [9, 10]);
+}

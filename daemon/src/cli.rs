@@ -1,0 +1,325 @@
+//! The command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use bytesize::ByteSize;
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use slowburn_probes::linux::{Family, Need, Preference};
+
+use crate::attach::Target;
+
+/// Watches a running service from the kernel and says which of its tasks is slowly getting worse.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 110, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+    /// Say more on standard error; twice for debugging
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Attach to a service and stream what it does as JSON lines
+    Run(Box<Run>),
+    /// List what could be attached to, with pids and why
+    Services(Services),
+    /// Say what this host supports, what is missing and how to get it
+    Doctor(Doctor),
+    /// Run a recorded stream through windows, detector and sinks again
+    Replay(Replay),
+    /// Print the JSON schema of the stream
+    Schema,
+}
+
+/// `slowburn run`
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("target").required(true)))]
+pub struct Run {
+    /// Attach to a service by name: systemd unit, else container, else process name
+    #[arg(long, value_name = "NAME", group = "target", value_parser = name)]
+    pub service: Option<String>,
+    /// Attach to a systemd unit
+    #[arg(long, value_name = "NAME", group = "target", value_parser = name)]
+    pub unit: Option<String>,
+    /// Attach to a container, by name or beginning of its id
+    #[arg(long, value_name = "NAME|ID", group = "target", value_parser = name)]
+    pub container: Option<String>,
+    /// Attach to a cgroup, by its directory or its path in the hierarchy
+    #[arg(long, value_name = "PATH", group = "target")]
+    pub cgroup: Option<PathBuf>,
+    /// Attach to processes by name (comm, base name of the executable, or argv[0])
+    #[arg(long, value_name = "NAME", group = "target", value_parser = name)]
+    pub process: Option<String>,
+    /// Attach to a process by id; may be repeated
+    #[arg(long, value_name = "PID", group = "target", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Vec<u32>,
+    /// Attach to all services of that name, if there are several
+    #[arg(long)]
+    pub all: bool,
+    /// Wait for the service if it does not run yet
+    #[arg(long)]
+    pub wait: bool,
+    /// Stop when the service is gone, instead of waiting for its return
+    #[arg(long)]
+    pub exit_with_target: bool,
+
+    /// Where the JSON lines go: a file, which is appended to, or - for standard output
+    #[arg(short, long, value_name = "FILE|-", default_value = "-")]
+    pub output: PathBuf,
+    /// Start a new output file when it is larger than this; the old one becomes FILE.1
+    #[arg(long, value_name = "SIZE", value_parser = rotate_size)]
+    pub rotate_size: Option<u64>,
+    /// How many old output files to keep
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "rotate_size", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rotate_keep: u32,
+
+    /// Length of a window
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = window)]
+    pub window: Duration,
+    /// Which single events become records, besides windows and flags
+    #[arg(long, value_enum, default_value_t = Events::Slow)]
+    pub events: Events,
+    /// With --events slow: the smallest mapping that is a record
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = mapping_size)]
+    pub min_mapping: u64,
+    /// With --events slow: the shortest wait for a CPU that is a record
+    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = slow)]
+    pub slow: Duration,
+    /// Stop after this time
+    #[arg(long, value_name = "TIME", value_parser = run_time)]
+    pub duration: Option<Duration>,
+    /// Show nothing but errors on standard error
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Size of the ring buffer between the kernel and slowburn
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = ring_size)]
+    pub ring_size: u32,
+    /// Most tasks that can be followed at the same time (2.6 KB of kernel memory each)
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    pub max_tasks: u32,
+    /// Use these forms of hooks instead of the best that work, such as sched=raw,mem=kprobe
+    #[arg(long, value_name = "LIST", value_parser = hooks, default_value = "auto")]
+    pub hooks: HookChoice,
+}
+
+/// `slowburn services`
+#[derive(Debug, Args)]
+pub struct Services {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `slowburn doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `slowburn replay`
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// A recorded stream; - for standard input
+    pub file: PathBuf,
+    /// Where the JSON lines go: a file, which is appended to, or - for standard output
+    #[arg(short, long, value_name = "FILE|-", default_value = "-")]
+    pub output: PathBuf,
+    /// Show nothing but errors on standard error
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Which single events become records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Events {
+    /// Every mapping, every thread, every wait
+    All,
+    /// Large mappings, threads, slow waits
+    Slow,
+    /// None
+    None,
+}
+
+impl Run {
+    /// What to attach to. clap has made sure that exactly one kind is given.
+    pub fn target(&self) -> Target {
+        let Self { service, unit, container, cgroup, process, pid, .. } = self;
+        if let Some(name) = service {
+            Target::Service(name.clone())
+        } else if let Some(name) = unit {
+            Target::Unit(name.clone())
+        } else if let Some(name) = container {
+            Target::Container(name.clone())
+        } else if let Some(path) = cgroup {
+            Target::Cgroup(path.clone())
+        } else if let Some(name) = process {
+            Target::Process(name.clone())
+        } else {
+            Target::Pids(pid.clone())
+        }
+    }
+
+    /// The output file; `None` for standard output.
+    pub fn output_file(&self) -> Option<PathBuf> {
+        file(&self.output)
+    }
+}
+
+/// A path, unless it is `-`.
+pub fn file(path: &std::path::Path) -> Option<PathBuf> {
+    (path.as_os_str() != "-").then(|| path.to_owned())
+}
+
+/// Forms of hooks asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HookChoice(pub Preference);
+
+fn name(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("a name must not be empty".into());
+    }
+    Ok(text.to_owned())
+}
+
+fn duration(text: &str, shortest: Duration, longest: Duration) -> Result<Duration, String> {
+    let value = humantime::parse_duration(text).map_err(|e| format!("{e} (examples: 500ms, 10s, 5m)"))?;
+    if value < shortest || value > longest {
+        let range = (humantime::format_duration(shortest), humantime::format_duration(longest));
+        return Err(format!("must be between {} and {}", range.0, range.1));
+    }
+    Ok(value)
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn window(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::from_millis(100), HOUR)
+}
+
+fn slow(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::from_micros(1), HOUR)
+}
+
+fn run_time(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::from_millis(100), HOUR * 24 * 3650)
+}
+
+fn size(text: &str, smallest: u64, largest: u64) -> Result<u64, String> {
+    let value: ByteSize = text.parse().map_err(|e| format!("{e} (examples: 64KiB, 1MiB)"))?;
+    if value.0 < smallest || value.0 > largest {
+        return Err(format!("must be between {} and {}", ByteSize(smallest), ByteSize(largest)));
+    }
+    Ok(value.0)
+}
+
+fn mapping_size(text: &str) -> Result<u64, String> {
+    size(text, 1, 1 << 47)
+}
+
+fn rotate_size(text: &str) -> Result<u64, String> {
+    size(text, 64 << 10, 1 << 50)
+}
+
+fn ring_size(text: &str) -> Result<u32, String> {
+    let page = rustix::param::page_size() as u64;
+    let value = size(text, page, 1 << 30)?;
+    if !value.is_power_of_two() {
+        let (below, above) = (value.next_power_of_two() / 2, value.next_power_of_two());
+        return Err(format!("must be a power of two, such as {} or {}", ByteSize(below), ByteSize(above)));
+    }
+    Ok(value as u32)
+}
+
+fn hooks(text: &str) -> Result<HookChoice, String> {
+    let mut preference = Preference::default();
+    if text == "auto" {
+        return Ok(HookChoice(preference));
+    }
+    for part in text.split(',') {
+        let (need, family) = part.split_once('=').ok_or("expected NEED=FORM, such as sched=raw or mem=kprobe")?;
+        match need {
+            "sched" => preference.sched = Some(hook_family(Need::Sched, family)?),
+            "mem" | "memory" => preference.memory = Some(hook_family(Need::Memory, family)?),
+            other => return Err(format!("unknown need {other:?}: sched or mem")),
+        }
+    }
+    Ok(HookChoice(preference))
+}
+
+fn hook_family(need: Need, text: &str) -> Result<Family, String> {
+    let families = Family::of(need);
+    families.iter().copied().find(|family| family.name() == text).ok_or_else(|| {
+        let names: Vec<_> = families.iter().map(|family| family.name()).collect();
+        format!("unknown form {text:?} for {need}: {}", names.join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn run(args: &[&str]) -> Result<Box<Run>, clap::Error> {
+        let args = ["slowburn", "run"].iter().chain(args);
+        match Cli::try_parse_from(args)?.command {
+            Command::Run(run) => Ok(run),
+            _ => unreachable!("the arguments begin with run"),
+        }
+    }
+
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exactly_one_kind_of_target() {
+        assert_eq!(run(&["--service", "a"]).unwrap().target(), Target::Service("a".into()));
+        assert_eq!(run(&["--pid", "1", "--pid", "2"]).unwrap().target(), Target::Pids(vec![1, 2]));
+        assert!(run(&[]).is_err());
+        assert!(run(&["--service", "a", "--unit", "b"]).is_err());
+    }
+
+    #[test]
+    fn absurd_values_are_usage_errors() {
+        let bad: [&[&str]; 14] = [
+            &["--window", "0s"],
+            &["--window", "1000h"],
+            &["--window", "soon"],
+            &["--slow", "0ms"],
+            &["--duration", "0s"],
+            &["--min-mapping", "0"],
+            &["--min-mapping", "much"],
+            &["--ring-size", "0"],
+            &["--ring-size", "5000"],
+            &["--ring-size", "2GiB"],
+            &["--max-tasks", "0"],
+            &["--rotate-size", "1"],
+            &["--rotate-keep", "3"],
+            &["--hooks", "sched=fexit"],
+        ];
+        for args in bad {
+            let all: Vec<_> = ["--service", "a"].iter().chain(args).copied().collect();
+            let error = run(&all).expect_err(&format!("{args:?}"));
+            assert_eq!(error.exit_code(), 2, "{args:?}");
+        }
+        assert_eq!(run(&["--pid", "0"]).unwrap_err().exit_code(), 2);
+        assert_eq!(run(&["--service", ""]).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        let run = run(&["--service", "a", "--window", "500ms", "--min-mapping", "64KiB", "--ring-size", "4KiB"]).unwrap();
+        assert_eq!(run.window, Duration::from_millis(500));
+        assert_eq!(run.min_mapping, 65_536);
+        assert_eq!(run.ring_size, 4_096);
+    }
+}

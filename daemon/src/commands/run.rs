@@ -1,0 +1,373 @@
+//! `slowburn run`: attach to a service and stream what it does.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal},
+    time::Duration,
+};
+
+use anyhow::Context;
+use slowburn_probes::{
+    event::{Event, Origin},
+    linux::{self, Source},
+};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
+};
+
+use crate::{
+    attach::Host,
+    cli::{Events, Run},
+    detect::{Config, Detector},
+    pipeline::Pipeline,
+    privileges,
+    scope::Scope,
+    sink::{JsonOutput, OutputOptions, Rotation, Terminal},
+    stream::{
+        self, Hooks, Limits, LossClass, Moment, Record, RefusedHook, Start, Stop, StopReason,
+        TargetEventKind, WatchedService,
+    },
+};
+
+/// How often the ring buffer is drained. At 200,000 events a second, 50 ms fill 1 MiB of it.
+const DRAIN: Duration = Duration::from_millis(50);
+
+/// How often a target that was not found yet is looked for.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Attaches and streams until told to stop.
+///
+/// # Errors
+/// If the target is not found or not clear, the kernel refuses, or the output cannot be opened.
+pub fn run(options: &Run, kernel_log: bool) -> anyhow::Result<()> {
+    let host = Host::live()?;
+    let target = options.target();
+    let scope = match Scope::find(host.clone(), target.clone(), options.all) {
+        Err(error) if options.wait && error.may_appear() => Scope::waiting(host, target, options.all),
+        found => found?,
+    };
+    let source = Source::start(probe_options(options, kernel_log))?;
+    let path = options.output_file();
+    if let Err(error) = privileges::give_up(path.is_some()) {
+        tracing::warn!("privileges that are not needed could not be given up: {error}");
+    }
+    let on_terminal = path.is_none() && io::stdout().is_terminal();
+    let rotation = options.rotate_size.map(|bytes| Rotation { bytes, keep: options.rotate_keep });
+    let output = JsonOutput::open(OutputOptions { path, rotation })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let mut session = Session::new(options, source, scope, Sinks::new(output, Terminal::new(options.quiet, on_terminal)));
+    runtime.block_on(session.run())
+}
+
+fn probe_options(options: &Run, kernel_log: bool) -> linux::Options {
+    let (slow_ns, min_mapping_bytes) = match options.events {
+        Events::All => (0, 0),
+        Events::Slow => (options.slow.as_nanos() as u64, options.min_mapping),
+        Events::None => (u64::MAX, u64::MAX),
+    };
+    linux::Options {
+        limits: linux::Limits { ring_bytes: options.ring_size, max_tasks: options.max_tasks },
+        slow_ns,
+        min_mapping_bytes,
+        preference: options.hooks.0,
+        kernel_log,
+    }
+}
+
+/// Everything that records go to.
+struct Sinks {
+    output: JsonOutput,
+    terminal: Terminal,
+    records: BTreeMap<String, u64>,
+}
+
+impl Sinks {
+    fn new(output: JsonOutput, terminal: Terminal) -> Self {
+        Self { output, terminal, records: BTreeMap::new() }
+    }
+
+    fn record(&mut self, record: Record) {
+        self.terminal.record(&record);
+        let name = record.type_name();
+        match self.records.get_mut(name) {
+            Some(count) => *count += 1,
+            None => drop(self.records.insert(name.into(), 1)),
+        }
+        self.output.record(record);
+    }
+}
+
+/// A run, from attaching to detaching.
+struct Session<'a> {
+    options: &'a Run,
+    source: Source,
+    scope: Scope,
+    pipeline: Pipeline,
+    sinks: Sinks,
+    events: Vec<Event>,
+    started: u64,
+}
+
+/// Signals that mean something to a run.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl<'a> Session<'a> {
+    fn new(options: &'a Run, source: Source, scope: Scope, sinks: Sinks) -> Self {
+        let names = names(&scope);
+        let started = source.now();
+        Self {
+            options,
+            source,
+            scope,
+            pipeline: Pipeline::new(&names, options.events != Events::None, Detector::new(Config::default())),
+            sinks,
+            events: Vec::new(),
+            started,
+        }
+    }
+
+    async fn run(&mut self) -> anyhow::Result<()> {
+        let mut signals = Signals::new().context("cannot watch for signals")?;
+        self.scope.attach(&mut self.source)?;
+        self.begin();
+        let reason = self.stream(&mut signals).await.and_then(|reason| {
+            self.end_window()?;
+            Ok(reason)
+        });
+        // After an error, too, what was seen until then is written.
+        self.stop(*reason.as_ref().unwrap_or(&StopReason::Error));
+        reason.map(drop)
+    }
+
+    /// Drains and ends windows until there is a reason to stop.
+    async fn stream(&mut self, signals: &mut Signals) -> anyhow::Result<StopReason> {
+        let start = Instant::now();
+        let mut drains = every(start, DRAIN);
+        let mut windows = every(start, self.options.window);
+        let mut looks = every(start, LOOK);
+        let end = self.options.duration.map(|duration| start + duration);
+        loop {
+            tokio::select! {
+                biased;
+                _ = signals.interrupt.recv() => return Ok(StopReason::Signal),
+                _ = signals.terminate.recv() => return Ok(StopReason::Signal),
+                _ = signals.hangup.recv() => self.sinks.output.reopen(),
+                () = sleep_until(end.unwrap_or(start)), if end.is_some() => return Ok(StopReason::Duration),
+                _ = windows.tick() => self.end_window()?,
+                _ = looks.tick(), if self.scope.services().is_empty() => self.look_for_target()?,
+                _ = drains.tick() => self.drain()?,
+            }
+            if self.sinks.output.is_closed() {
+                return Ok(StopReason::OutputClosed);
+            }
+            if self.target_is_gone() {
+                return Ok(StopReason::TargetGone);
+            }
+        }
+    }
+
+    /// Gone for good, or gone at all if that is what the user waits for.
+    fn target_is_gone(&self) -> bool {
+        let found = !self.scope.services().is_empty();
+        found && !self.pipeline.any_alive() && (self.options.exit_with_target || !self.scope.can_return())
+    }
+
+    fn look_for_target(&mut self) -> anyhow::Result<()> {
+        if self.scope.look_for_target()? {
+            self.pipeline.set_services(&names(&self.scope));
+            self.scope.attach(&mut self.source)?;
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) -> anyhow::Result<()> {
+        loop {
+            let more = self.source.drain(&mut self.events)?;
+            self.process()?;
+            if !more {
+                break;
+            }
+        }
+        let ts = self.source.now();
+        for (process, service) in self.scope.rescan(&mut self.source, false)? {
+            self.sinks.record(Record::Target(self.pipeline.left(ts, process, service)));
+        }
+        self.sinks.output.flush();
+        Ok(())
+    }
+
+    /// Takes the events at hand through the pipeline.
+    fn process(&mut self) -> anyhow::Result<()> {
+        let mut events = std::mem::take(&mut self.events);
+        for event in &events {
+            match event {
+                Event::StrangerExec { pid, .. } => self.scope.stranger_exec(*pid, &mut self.source)?,
+                Event::TaskStart { task, origin: Origin::Name, .. } => {
+                    self.scope.verify(task.process.id, task.service, &mut self.source)?;
+                }
+                _ => {}
+            }
+            self.pipeline.event(event, &mut |record| self.sinks.record(record));
+        }
+        events.clear();
+        self.events = events;
+        Ok(())
+    }
+
+    fn end_window(&mut self) -> anyhow::Result<()> {
+        self.source.end_window(&mut self.events)?;
+        self.process()?;
+        let ts = self.source.now();
+        for (process, service) in self.scope.rescan(&mut self.source, true)? {
+            self.sinks.record(Record::Target(self.pipeline.left(ts, process, service)));
+        }
+        self.note_output_losses(ts);
+        self.sinks.terminal.status(self.pipeline.live_processes(), self.pipeline.raised());
+        self.sinks.output.flush();
+        Ok(())
+    }
+
+    fn note_output_losses(&mut self, ts: u64) {
+        let lost = self.sinks.output.take_lost();
+        if lost > 0 {
+            self.pipeline.lose(ts, LossClass::Output, lost, &mut |record| self.sinks.record(record));
+        }
+    }
+
+    /// Writes the first record, and says what is watched.
+    fn begin(&mut self) {
+        let targets: Vec<_> = self.scope.services().iter().map(watched).collect();
+        for target in &targets {
+            let pids = target.pids.len();
+            self.sinks.terminal.say(&format!(
+                "attached to {} ({}, {pids} {}): {}",
+                target.service,
+                target.rule,
+                if pids == 1 { "process" } else { "processes" },
+                target.why
+            ));
+        }
+        let ts = Moment(self.started);
+        self.sinks.record(Record::Start(Box::new(Start {
+            ts,
+            version: env!("CARGO_PKG_VERSION").into(),
+            host: host(),
+            hooks: hooks(self.source.hooks()),
+            limits: limits(self.options),
+            targets,
+        })));
+        if self.scope.services().is_empty() {
+            let mut event = self.pipeline.service_event(self.started, TargetEventKind::Waiting, 0);
+            event.service = self.options.target().to_string();
+            self.sinks.record(Record::Target(event));
+        }
+        self.sinks.output.flush();
+    }
+
+    /// Writes the last record, and waits until it is written.
+    fn stop(&mut self, reason: StopReason) {
+        let ts = self.source.now();
+        self.note_output_losses(ts);
+        self.sinks.terminal.clear_status();
+        let stop = Stop {
+            ts: Moment(ts),
+            reason,
+            ran_ns: ts.saturating_sub(self.started),
+            records: self.sinks.records.clone(),
+            lost: self.pipeline.lost().clone(),
+        };
+        self.sinks.terminal.say(&farewell(&stop));
+        self.sinks.output.record(Record::Stop(Box::new(stop)));
+        let lost = self.sinks.output.finish();
+        if lost > 0 {
+            tracing::error!("{lost} records could not be written at the end");
+        }
+    }
+}
+
+fn every(start: Instant, period: Duration) -> Interval {
+    let mut interval = interval_at(start + period, period);
+    // After a stall, the next tick comes a whole period later: a burst of empty windows helps nobody.
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+fn names(scope: &Scope) -> Vec<String> {
+    scope.services().iter().map(|service| service.name.clone()).collect()
+}
+
+fn watched(service: &crate::attach::Service) -> WatchedService {
+    WatchedService {
+        service: service.name.clone(),
+        rule: service.rule,
+        why: service.why.clone(),
+        pids: service.processes.iter().map(|process| process.pid).collect(),
+    }
+}
+
+fn host() -> stream::Host {
+    let uname = rustix::system::uname();
+    let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
+    stream::Host {
+        name: text(uname.nodename()),
+        kernel: text(uname.release()),
+        kernel_build: text(uname.version()),
+        arch: text(uname.machine()),
+        cpus: std::thread::available_parallelism().map_or(1, usize::from),
+    }
+}
+
+fn hooks(hooks: &linux::Hooks) -> Hooks {
+    let refused = hooks.refusals.iter().map(|refusal| RefusedHook {
+        need: refusal.need.to_string(),
+        family: refusal.family.name().into(),
+        reason: refusal.reason.clone(),
+    });
+    Hooks {
+        tasks: hooks.tasks.name().into(),
+        sched: hooks.sched.name().into(),
+        memory: hooks.memory.name().into(),
+        refused: refused.collect(),
+    }
+}
+
+fn limits(options: &Run) -> Limits {
+    let slow = options.events == Events::Slow;
+    let all = options.events == Events::All;
+    let shown = |value: u64| if slow { Some(value) } else { all.then_some(0) };
+    Limits {
+        window_ns: options.window.as_nanos() as u64,
+        slow_ns: shown(options.slow.as_nanos() as u64),
+        min_mapping_bytes: shown(options.min_mapping),
+        ring_bytes: u64::from(options.ring_size),
+        max_tasks: options.max_tasks,
+        delay_precision: 1.0 / 16.0,
+    }
+}
+
+fn farewell(stop: &Stop) -> String {
+    let count = |name: &str| stop.records.get(name).copied().unwrap_or(0);
+    let lost: u64 = stop.lost.values().sum();
+    format!(
+        "stopped after {:.1} s: {} windows, {} flag records, {} single events, {lost} lost",
+        stop.ran_ns as f64 / 1e9,
+        count("window"),
+        count("flag"),
+        count("mapping") + count("thread") + count("delay"),
+    )
+}

@@ -1,0 +1,15 @@
+//! The slowburn daemon: scope, meter, window, detector, sinks and commands.
+//!
+//! The program is a thin `main` around this library, so that the tests can use the types of the stream.
+
+pub mod attach;
+pub mod cli;
+pub mod commands;
+pub mod detect;
+pub mod histogram;
+pub mod meter;
+pub mod pipeline;
+pub mod privileges;
+pub mod scope;
+pub mod sink;
+pub mod stream;

@@ -1,0 +1,388 @@
+//! Adds up what tasks do, and turns it into windows.
+//!
+//! A pure function of the events: it reads no clock and does no I/O.
+
+use std::collections::HashMap;
+
+use slowburn_common::task::call;
+use slowburn_probes::event::{
+    Delays, Event, Life, MemoryFlow, Origin, ProcessAccount, Standing, Task, ThreadAccount,
+};
+
+use crate::{
+    histogram::{DelayCounts, Summariser},
+    stream::{
+        KernelSummary, MemorySummary, Moment, ProcessId, Scope, ThreadId,
+        ThreadSummary, Window,
+    },
+};
+
+/// A process and what it did in the current window.
+struct Process {
+    service: u32,
+    live: u64,
+    created: u64,
+    exited: u64,
+    memory: MemoryFlow,
+    delays: DelayCounts,
+    /// Sum over its threads; `None` once a thread's account is missing.
+    waits: Option<ThreadAccount>,
+    account: ProcessAccount,
+    standing: Option<Standing>,
+}
+
+/// A thread and what it did in the current window.
+struct Thread {
+    task: Task,
+    began: bool,
+    ended: bool,
+    memory: MemoryFlow,
+    delays: DelayCounts,
+    account: Option<ThreadAccount>,
+}
+
+impl Thread {
+    fn is_idle(&self) -> bool {
+        self.delays.count() == 0 && self.memory.is_empty()
+    }
+}
+
+/// Adds up events.
+#[derive(Default)]
+pub struct Meter {
+    processes: HashMap<Life, Process>,
+    /// Threads that exist or did something in the current window. Idle ones cost nothing: they are made
+    /// when the first sample of a window comes.
+    threads: HashMap<(Life, Life), Thread>,
+    lost: u64,
+    summariser: Summariser,
+}
+
+/// What a task's start or end means for its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The first task of a process.
+    ProcessBegins,
+    /// A further thread.
+    ThreadBegins,
+    /// A thread ended, others go on.
+    ThreadEnds,
+    /// The last one ended.
+    ProcessEnds,
+}
+
+impl Meter {
+    /// A task is followed from now on.
+    pub fn begin(&mut self, task: &Task, origin: Origin) -> Turn {
+        let is_new = !self.processes.contains_key(&task.process);
+        let process = self.processes.entry(task.process).or_insert_with(|| Process::new(task.service));
+        process.live += 1;
+        // What ran already was not created in this window.
+        if origin != Origin::Found {
+            process.created += 1;
+            self.thread(task).began = true;
+        }
+        if is_new { Turn::ProcessBegins } else { Turn::ThreadBegins }
+    }
+
+    /// A followed task is gone.
+    pub fn end(&mut self, task: &Task) -> Turn {
+        self.thread(task).ended = true;
+        let Some(process) = self.processes.get_mut(&task.process) else { return Turn::ThreadEnds };
+        process.live = process.live.saturating_sub(1);
+        process.exited += 1;
+        // Its last waits were not seen by the kernel's account.
+        process.waits = None;
+        if process.live == 0 { Turn::ProcessEnds } else { Turn::ThreadEnds }
+    }
+
+    /// Adds a reading. Other events leave the meter as it is.
+    pub fn add(&mut self, event: &Event) {
+        match event {
+            Event::Sample { task, memory, delays, account } => self.sample(task, memory, delays, *account),
+            Event::Process { process, service, account, standing } => {
+                let entry = self.processes.entry(*process).or_insert_with(|| Process::new(*service));
+                entry.account = *account;
+                entry.standing = *standing;
+            }
+            Event::Loss { count, .. } => self.lost += count,
+            _ => {}
+        }
+    }
+
+    fn sample(&mut self, task: &Task, memory: &MemoryFlow, delays: &Delays, account: Option<ThreadAccount>) {
+        let thread = self.thread(task);
+        thread.task = *task;
+        thread.memory.add(memory);
+        thread.delays.add(delays);
+        thread.account = account;
+        if let Some(process) = self.processes.get_mut(&task.process) {
+            process.memory.add(memory);
+            process.delays.add(delays);
+            if !delays.counts.is_empty() {
+                process.waits = process.waits.zip(account).map(|(sum, more)| ThreadAccount {
+                    run_delay_ns: sum.run_delay_ns + more.run_delay_ns,
+                    run_count: sum.run_count + more.run_count,
+                });
+            }
+        }
+    }
+
+    fn thread(&mut self, task: &Task) -> &mut Thread {
+        self.threads.entry((task.process, task.thread)).or_insert_with(|| Thread {
+            task: *task,
+            began: false,
+            ended: false,
+            memory: MemoryFlow::default(),
+            delays: DelayCounts::default(),
+            account: None,
+        })
+    }
+
+    /// Ends the current window: calls `out` with a window for each process, followed by its threads that did anything.
+    pub fn end_window(&mut self, ts: u64, period_ns: u64, services: &[String], mut out: impl FnMut(Window)) {
+        let mut threads: Vec<_> = self.threads.drain().map(|(_, thread)| thread).collect();
+        threads.sort_unstable_by_key(|t| (t.task.process, t.task.thread));
+        let mut processes: Vec<_> = self.processes.keys().copied().collect();
+        processes.sort_unstable();
+        let mut threads = threads.into_iter().peekable();
+        for life in processes {
+            let common = Common { ts: Moment(ts), period_ns, lost: self.lost };
+            let Some(process) = self.processes.get_mut(&life) else { continue };
+            let id = process_id(life, process.service, services);
+            out(process.window(id.clone(), &common, &mut self.summariser));
+            if process.live == 0 {
+                self.processes.remove(&life);
+            }
+            while threads.next_if(|t| t.task.process < life).is_some() {}
+            while let Some(thread) = threads.next_if(|t| t.task.process == life) {
+                let within = thread.began && thread.ended;
+                if !within && (thread.ended || !thread.is_idle()) {
+                    out(thread.window(id.clone(), &common, &mut self.summariser));
+                }
+            }
+        }
+        self.lost = 0;
+    }
+}
+
+/// What all windows of one period have in common.
+struct Common {
+    ts: Moment,
+    period_ns: u64,
+    lost: u64,
+}
+
+impl Process {
+    fn new(service: u32) -> Self {
+        Self {
+            service,
+            live: 0,
+            created: 0,
+            exited: 0,
+            memory: MemoryFlow::default(),
+            delays: DelayCounts::default(),
+            waits: Some(ThreadAccount::default()),
+            account: ProcessAccount::default(),
+            standing: None,
+        }
+    }
+
+    /// Makes the window and starts the next one.
+    fn window(&mut self, process: ProcessId, common: &Common, summariser: &mut Summariser) -> Window {
+        let delay = summariser.summarise(&self.delays);
+        self.delays.clear();
+        let account = std::mem::take(&mut self.account);
+        let waits = self.waits.replace(ThreadAccount::default());
+        Window {
+            ts: common.ts,
+            scope: Scope::Process,
+            process,
+            thread: None,
+            period_ns: common.period_ns,
+            ended: self.live == 0,
+            delay,
+            memory: memory(&std::mem::take(&mut self.memory), self.standing.take()),
+            threads: Some(ThreadSummary {
+                live: self.live,
+                created: std::mem::take(&mut self.created),
+                exited: std::mem::take(&mut self.exited),
+            }),
+            kernel: kernel(&account, waits),
+            lost: common.lost,
+        }
+    }
+}
+
+impl Thread {
+    fn window(&self, process: ProcessId, common: &Common, summariser: &mut Summariser) -> Window {
+        Window {
+            ts: common.ts,
+            scope: Scope::Thread,
+            process,
+            thread: Some(thread_id(&self.task)),
+            period_ns: common.period_ns,
+            ended: self.ended,
+            delay: summariser.summarise(&self.delays),
+            memory: memory(&self.memory, None),
+            threads: None,
+            kernel: kernel(&ProcessAccount::default(), self.account),
+            lost: common.lost,
+        }
+    }
+}
+
+/// The identity of a process, as the stream has it.
+pub fn process_id(life: Life, service: u32, services: &[String]) -> ProcessId {
+    ProcessId {
+        service: services.get(service as usize).cloned().unwrap_or_default(),
+        pid: life.id,
+        created: Moment(life.start_ns),
+    }
+}
+
+/// The identity of a thread, as the stream has it.
+pub fn thread_id(task: &Task) -> ThreadId {
+    ThreadId {
+        tid: task.thread.id,
+        name: task.name().into_owned(),
+        created: Moment(task.thread.start_ns),
+    }
+}
+
+fn memory(flow: &MemoryFlow, standing: Option<Standing>) -> MemorySummary {
+    let calls = |number: u32| flow.calls[number as usize];
+    MemorySummary {
+        reserved_bytes: flow.reserved,
+        committed_bytes: flow.committed,
+        released_bytes: flow.released,
+        decommitted_bytes: flow.decommitted,
+        discarded_bytes: flow.discarded,
+        map_calls: calls(call::MAP),
+        unmap_calls: calls(call::UNMAP),
+        remap_calls: calls(call::REMAP),
+        brk_calls: calls(call::BRK),
+        advise_calls: calls(call::ADVISE),
+        protect_calls: calls(call::PROTECT),
+        failed_calls: flow.failed_calls,
+        standing_reserved_bytes: standing.map(|s| s.reserved_bytes),
+        standing_committed_bytes: standing.map(|s| s.committed_bytes),
+    }
+}
+
+fn kernel(account: &ProcessAccount, waits: Option<ThreadAccount>) -> KernelSummary {
+    KernelSummary {
+        rss_bytes: account.rss_bytes,
+        vm_bytes: account.vm_bytes,
+        data_bytes: account.data_bytes,
+        threads: account.threads,
+        fds: account.fds,
+        run_delay_ns: waits.map(|w| w.run_delay_ns),
+        run_count: waits.map(|w| w.run_count),
+        cpu_ns: account.cpu_ns,
+        minor_faults: account.minor_faults,
+        major_faults: account.major_faults,
+        throttled_ns: account.throttled_ns,
+        throttled_periods: account.throttled_periods,
+        host_steal_ns: account.host_steal_ns,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(pid: u32, tid: u32, start_ns: u64) -> Task {
+        Task {
+            thread: Life { id: tid, start_ns },
+            process: Life { id: pid, start_ns: 1 },
+            service: 0,
+            name: *b"worker\0\0\0\0\0\0\0\0\0\0",
+        }
+    }
+
+    fn sample(task: Task, waits: u32, reserved: u64) -> Event {
+        Event::Sample {
+            task,
+            memory: MemoryFlow { reserved, ..MemoryFlow::default() },
+            delays: Delays { counts: vec![(10, waits)], sum_ns: u64::from(waits) * 10, max_ns: 10 },
+            account: Some(ThreadAccount { run_delay_ns: u64::from(waits) * 10, run_count: u64::from(waits) }),
+        }
+    }
+
+    fn windows(meter: &mut Meter) -> Vec<Window> {
+        let mut windows = Vec::new();
+        meter.end_window(1_000, 1_000, &["svc".into()], |w| windows.push(w));
+        windows
+    }
+
+    #[test]
+    fn process_is_the_sum_of_its_threads() {
+        let mut meter = Meter::default();
+        assert_eq!(meter.begin(&task(1, 1, 1), Origin::Found), Turn::ProcessBegins);
+        assert_eq!(meter.begin(&task(1, 2, 5), Origin::Thread), Turn::ThreadBegins);
+        meter.add(&sample(task(1, 1, 1), 3, 100));
+        meter.add(&sample(task(1, 2, 5), 4, 50));
+        let got = windows(&mut meter);
+        assert_eq!(got.len(), 3);
+        assert_eq!(got[0].scope, Scope::Process);
+        assert_eq!(got[0].process.service, "svc");
+        assert_eq!(got[0].delay.count, 7);
+        assert_eq!(got[0].memory.reserved_bytes, 150);
+        assert_eq!(got[0].kernel.run_count, Some(7));
+        assert_eq!(got[0].threads, Some(ThreadSummary { live: 2, created: 1, exited: 0 }));
+        assert_eq!(got[1].delay.count + got[2].delay.count, 7);
+        assert_eq!(got[1].thread.as_ref().unwrap().name, "worker");
+    }
+
+    #[test]
+    fn short_lived_threads_are_in_the_sum_only() {
+        let mut meter = Meter::default();
+        meter.begin(&task(1, 1, 1), Origin::Found);
+        meter.begin(&task(1, 2, 5), Origin::Thread);
+        meter.add(&sample(task(1, 2, 5), 4, 50));
+        assert_eq!(meter.end(&task(1, 2, 5)), Turn::ThreadEnds);
+        let got = windows(&mut meter);
+        assert_eq!(got.len(), 1);
+        assert_eq!(got[0].delay.count, 4);
+        assert_eq!(got[0].threads, Some(ThreadSummary { live: 1, created: 1, exited: 1 }));
+        assert_eq!(got[0].kernel.run_count, None, "the dead thread's account is unknown");
+        let next = windows(&mut meter);
+        assert_eq!(next[0].delay.count, 0, "a window starts empty");
+        assert_eq!(next[0].kernel.run_count, Some(0));
+    }
+
+    #[test]
+    fn recycled_ids_are_different_lives() {
+        let mut meter = Meter::default();
+        meter.begin(&task(1, 1, 1), Origin::Found);
+        meter.begin(&task(1, 2, 5), Origin::Thread);
+        windows(&mut meter);
+        meter.end(&task(1, 2, 5));
+        meter.begin(&task(1, 2, 9), Origin::Thread);
+        meter.add(&sample(task(1, 2, 9), 1, 0));
+        let got = windows(&mut meter);
+        let ended: Vec<_> = got.iter().filter(|w| w.scope == Scope::Thread).map(|w| w.ended).collect();
+        assert_eq!(ended, [true, false]);
+    }
+
+    #[test]
+    fn last_window_of_a_process_says_so() {
+        let mut meter = Meter::default();
+        meter.begin(&task(1, 1, 1), Origin::Found);
+        windows(&mut meter);
+        assert_eq!(meter.end(&task(1, 1, 1)), Turn::ProcessEnds);
+        let got = windows(&mut meter);
+        assert!(got[0].ended);
+        assert!(windows(&mut meter).is_empty());
+    }
+
+    #[test]
+    fn losses_are_shown_once() {
+        let mut meter = Meter::default();
+        meter.begin(&task(1, 1, 1), Origin::Found);
+        meter.add(&Event::Loss { ts: 1, class: slowburn_probes::event::Class::Mapping, count: 5 });
+        assert_eq!(windows(&mut meter)[0].lost, 5);
+        assert_eq!(windows(&mut meter)[0].lost, 0);
+    }
+}

@@ -1,0 +1,246 @@
+//! From events to records: the way from a source to the sinks, the same live and on replay.
+
+use std::collections::BTreeMap;
+
+use slowburn_probes::event::{Call, Event, Life, Origin, Task, name_of};
+
+use crate::{
+    detect::Detector,
+    meter::{Meter, Turn, process_id, thread_id},
+    stream::{
+        Culprit, Delay, Flag, Loss, LossClass, Mapping, Moment, Record, TargetEvent,
+        TargetEventKind, Thread, ThreadEventKind, Window,
+    },
+};
+
+/// Turns events into records, in order.
+pub struct Pipeline {
+    services: Vec<Service>,
+    names: Vec<String>,
+    /// Are single mappings, threads and slow waits records?
+    single_events: bool,
+    meter: Meter,
+    detector: Detector,
+    flags: Vec<Flag>,
+    lost: BTreeMap<LossClass, u64>,
+}
+
+/// What the pipeline knows of a service.
+struct Service {
+    /// Processes alive.
+    live: u64,
+    /// Has it been seen alive?
+    seen: bool,
+}
+
+impl Pipeline {
+    /// For services with these names, in the order of their indices.
+    pub fn new(services: &[String], single_events: bool, detector: Detector) -> Self {
+        let mut pipeline = Self {
+            services: Vec::new(),
+            names: Vec::new(),
+            single_events,
+            meter: Meter::default(),
+            detector,
+            flags: Vec::new(),
+            lost: BTreeMap::new(),
+        };
+        pipeline.set_services(services);
+        pipeline
+    }
+
+    /// Names the services, for a target that was waited for.
+    pub fn set_services(&mut self, names: &[String]) {
+        self.services = names.iter().map(|_| Service { live: 0, seen: false }).collect();
+        self.names = names.to_vec();
+    }
+
+    /// Has any service a live process?
+    pub fn any_alive(&self) -> bool {
+        self.services.iter().any(|s| s.live > 0)
+    }
+
+    /// Live processes of all services.
+    pub fn live_processes(&self) -> u64 {
+        self.services.iter().map(|s| s.live).sum()
+    }
+
+    /// Flags raised now.
+    pub fn raised(&self) -> usize {
+        self.detector.raised()
+    }
+
+    /// What was lost so far, by class.
+    pub fn lost(&self) -> &BTreeMap<LossClass, u64> {
+        &self.lost
+    }
+
+    /// Takes an event and passes on the records that come of it.
+    pub fn event(&mut self, event: &Event, out: &mut impl FnMut(Record)) {
+        self.meter.add(event);
+        match event {
+            Event::TaskStart { ts, task, origin, creator } => self.task_start(*ts, task, *origin, *creator, out),
+            Event::TaskExit { ts, task, followed_ns } => self.task_exit(*ts, task, *followed_ns, out),
+            Event::Exec { ts, task } => out(Record::Target(self.target(*ts, TargetEventKind::Executed, task))),
+            Event::Mapping { .. } | Event::Delay { .. } => {
+                if self.single_events {
+                    self.single(event, out);
+                }
+            }
+            Event::Loss { ts, class, count } => self.lose(*ts, (*class).into(), *count, out),
+            Event::WindowEnd { ts, period_ns } => self.end_window(*ts, *period_ns, out),
+            Event::StrangerExec { .. } | Event::Sample { .. } | Event::Process { .. } => {}
+        }
+    }
+
+    /// Takes a window of a recording, as [`Event::WindowEnd`] makes them live.
+    pub fn window(&mut self, window: Window, out: &mut impl FnMut(Record)) {
+        let ts = window.ts;
+        self.detector.window(&window, &mut self.flags);
+        out(Record::Window(Box::new(window)));
+        for flag in self.flags.drain(..) {
+            out(Record::Flag(Box::new(flag)));
+        }
+        let refused = self.detector.take_refused();
+        if refused > 0 {
+            self.lose(ts.0, LossClass::Series, refused, out);
+        }
+    }
+
+    /// Counts and passes on a loss.
+    pub fn lose(&mut self, ts: u64, class: LossClass, count: u64, out: &mut impl FnMut(Record)) {
+        *self.lost.entry(class).or_default() += count;
+        out(Record::Loss(Loss { ts: Moment(ts), class, count }));
+    }
+
+    fn end_window(&mut self, ts: u64, period_ns: u64, out: &mut impl FnMut(Record)) {
+        let mut windows = Vec::new();
+        self.meter.end_window(ts, period_ns, &self.names, |window| windows.push(window));
+        for window in windows {
+            self.window(window, out);
+        }
+    }
+
+    fn task_start(&mut self, ts: u64, task: &Task, origin: Origin, creator: Option<(u32, u32)>, out: &mut impl FnMut(Record)) {
+        match self.meter.begin(task, origin) {
+            Turn::ProcessBegins => {
+                self.service_begins(ts, task, out);
+                let kind = if origin == Origin::Found { TargetEventKind::Found } else { TargetEventKind::Started };
+                let mut event = self.target(ts, kind, task);
+                event.detail = creator.map(|(pid, tid)| format!("created by thread {tid} of process {pid}"));
+                out(Record::Target(event));
+            }
+            // Threads that ran already are in the windows' counts.
+            _ if origin == Origin::Found || !self.single_events => {}
+            _ => out(Record::Thread(self.thread(ts, ThreadEventKind::Started, task, creator, None))),
+        }
+    }
+
+    fn task_exit(&mut self, ts: u64, task: &Task, followed_ns: u64, out: &mut impl FnMut(Record)) {
+        if self.meter.end(task) != Turn::ProcessEnds {
+            if self.single_events {
+                out(Record::Thread(self.thread(ts, ThreadEventKind::Exited, task, None, Some(followed_ns))));
+            }
+            return;
+        }
+        // The last thread of a process that has outlived its first one is a thread of its own.
+        if task.thread.id != task.process.id && self.single_events {
+            out(Record::Thread(self.thread(ts, ThreadEventKind::Exited, task, None, Some(followed_ns))));
+        }
+        out(Record::Target(self.target(ts, TargetEventKind::Exited, task)));
+        if let Some(service) = self.services.get_mut(task.service as usize) {
+            service.live = service.live.saturating_sub(1);
+            if service.live == 0 {
+                out(Record::Target(self.service_event(ts, TargetEventKind::Gone, task.service)));
+            }
+        }
+    }
+
+    fn service_begins(&mut self, ts: u64, task: &Task, out: &mut impl FnMut(Record)) {
+        let Some(service) = self.services.get_mut(task.service as usize) else { return };
+        service.live += 1;
+        let returned = service.live == 1 && service.seen;
+        service.seen = true;
+        if returned {
+            out(Record::Target(self.service_event(ts, TargetEventKind::Returned, task.service)));
+        }
+    }
+
+    /// A record about a service as a whole.
+    pub fn service_event(&self, ts: u64, event: TargetEventKind, service: u32) -> TargetEvent {
+        TargetEvent {
+            ts: Moment(ts),
+            event,
+            service: self.names.get(service as usize).cloned().unwrap_or_default(),
+            pid: None,
+            created: None,
+            name: None,
+            detail: None,
+        }
+    }
+
+    /// A record about a process that is followed no more although it lives.
+    pub fn left(&self, ts: u64, process: Life, service: u32) -> TargetEvent {
+        TargetEvent {
+            pid: Some(process.id),
+            created: Some(Moment(process.start_ns)),
+            ..self.service_event(ts, TargetEventKind::Left, service)
+        }
+    }
+
+    fn target(&self, ts: u64, event: TargetEventKind, task: &Task) -> TargetEvent {
+        TargetEvent {
+            pid: Some(task.process.id),
+            created: Some(Moment(task.process.start_ns)),
+            name: Some(task.name().into_owned()),
+            ..self.service_event(ts, event, task.service)
+        }
+    }
+
+    fn thread(&self, ts: u64, event: ThreadEventKind, task: &Task, creator: Option<(u32, u32)>, followed_ns: Option<u64>) -> Thread {
+        Thread {
+            ts: Moment(ts),
+            event,
+            process: process_id(task.process, task.service, &self.names),
+            thread: thread_id(task),
+            creator: creator.map(|(_, tid)| tid),
+            followed_ns,
+        }
+    }
+
+    fn single(&self, event: &Event, out: &mut impl FnMut(Record)) {
+        match event {
+            Event::Mapping { ts, task, call, address, length, detail, flags, reserved_change, committed_change } => {
+                let has_detail = !matches!(call, Call::Unmap | Call::Brk);
+                out(Record::Mapping(Mapping {
+                    ts: Moment(*ts),
+                    process: process_id(task.process, task.service, &self.names),
+                    thread: thread_id(task),
+                    call: (*call).into(),
+                    address: format!("{address:#x}"),
+                    length_bytes: *length,
+                    reserved_change_bytes: *reserved_change,
+                    committed_change_bytes: *committed_change,
+                    detail: has_detail.then_some(*detail),
+                    flags: (*call == Call::Map).then_some(*flags),
+                }));
+            }
+            Event::Delay { ts, task, wait_ns, cpu, culprit, culprit_name, culprit_followed } => {
+                out(Record::Delay(Delay {
+                    ts: Moment(*ts),
+                    process: process_id(task.process, task.service, &self.names),
+                    thread: thread_id(task),
+                    wait_ns: *wait_ns,
+                    cpu: *cpu,
+                    culprit: Culprit {
+                        pid: culprit.0,
+                        tid: culprit.1,
+                        name: name_of(culprit_name).into_owned(),
+                        watched: *culprit_followed,
+                    },
+                }));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Keeps the set of followed processes equal to the service that was asked for, while processes come,
+//! go, restart and move.
+//!
+//! The kernel side follows what followed processes create, and what executes a program in a followed
+//! cgroup or with a followed name. The rest is done here: finding what runs already, matching what
+//! the kernel side cannot (`argv[0]`, a cgroup made anew), and noticing what moved.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use slowburn_probes::{event::Life, linux::{ProbeError, Source}};
+
+use crate::attach::{AttachError, Host, Rule, Service, Target, find};
+
+/// Rounds of looking for new members until none is found: one that forks while it is not followed yet
+/// has children that are found in the next round.
+const ROUNDS: usize = 5;
+
+/// Strangers' execs looked at one by one in a second. A look costs some 30 us, so that a storm of
+/// execs elsewhere costs at most 1 % of a CPU; beyond it all of `/proc` is looked through once a second.
+const LOOKS_PER_SECOND: u32 = 300;
+
+/// What is watched.
+pub struct Scope {
+    host: Host,
+    target: Target,
+    all: bool,
+    services: Vec<Service>,
+    looks: u32,
+    looks_since: Instant,
+    rescan_due: bool,
+    rescanned: Instant,
+}
+
+/// A process that lives and is not followed any more, with the index of its service.
+pub type Leaver = (Life, u32);
+
+impl Scope {
+    /// Looks the target up.
+    ///
+    /// # Errors
+    /// If nothing is found, or several services are and `all` is not set.
+    pub fn find(host: Host, target: Target, all: bool) -> Result<Self, AttachError> {
+        let services = find(&target, &host, all)?;
+        Ok(Self { services, ..Self::waiting(host, target, all) })
+    }
+
+    /// A scope without a service yet; [`Scope::look_for_target`] may find one.
+    pub fn waiting(host: Host, target: Target, all: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            host,
+            target,
+            all,
+            services: Vec::new(),
+            looks: 0,
+            looks_since: now,
+            rescan_due: false,
+            rescanned: now,
+        }
+    }
+
+    /// The services, in the order of their indices.
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// Looks the target up again, if it was not found so far.
+    ///
+    /// # Errors
+    /// If what is there now is ambiguous.
+    pub fn look_for_target(&mut self) -> Result<bool, AttachError> {
+        match find(&self.target, &self.host, self.all) {
+            Ok(services) => {
+                self.services = services;
+                Ok(true)
+            }
+            Err(error) if error.may_appear() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Can any of the services come back once it is gone?
+    pub fn can_return(&self) -> bool {
+        self.services.is_empty() || self.services.iter().any(Service::can_return)
+    }
+
+    /// Follows all services: tells the kernel side what to follow from its exec on, then finds what runs.
+    ///
+    /// # Errors
+    /// If a table is full. A process that is gone by now is no error.
+    pub fn attach(&mut self, source: &mut Source) -> Result<(), ProbeError> {
+        source.report_execs(self.can_return())?;
+        self.tell_kernel(source)?;
+        for _ in 0..ROUNDS {
+            if self.follow_members(source)? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_kernel(&self, source: &mut Source) -> Result<(), ProbeError> {
+        for (index, service) in (0..).zip(&self.services) {
+            for id in service.cgroup_ids(&self.host) {
+                source.follow_cgroup(id, index)?;
+            }
+            for name in service.kernel_names() {
+                source.follow_name(name, index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows members that are not followed yet. Returns how many there were.
+    fn follow_members(&self, source: &mut Source) -> Result<usize, ProbeError> {
+        let followed: HashSet<u32> = source.processes().map(|(life, _)| life.id).collect();
+        let mut new = 0;
+        for (index, service) in (0..).zip(&self.services) {
+            for process in service.members(&self.host) {
+                if !followed.contains(&process.pid) && follow(source, process.pid, index)? {
+                    new += 1;
+                }
+            }
+        }
+        Ok(new)
+    }
+
+    /// A process that is not followed has executed a program.
+    ///
+    /// # Errors
+    /// If a table is full.
+    pub fn stranger_exec(&mut self, pid: u32, source: &mut Source) -> Result<(), ProbeError> {
+        if self.looks_since.elapsed() >= Duration::from_secs(1) {
+            (self.looks, self.looks_since) = (0, Instant::now());
+        }
+        if self.looks >= LOOKS_PER_SECOND {
+            self.rescan_due = true;
+            return Ok(());
+        }
+        self.looks += 1;
+        let accepting = self.services.iter().position(|service| service.accepts(&self.host, pid).is_some());
+        if let Some(index) = accepting {
+            // A cgroup may have been made anew, under another id.
+            self.tell_kernel(source)?;
+            follow(source, pid, index as u32)?;
+        }
+        Ok(())
+    }
+
+    /// A process was followed by the kernel side because of its name, of which it compares 15 characters.
+    ///
+    /// # Errors
+    /// If a table cannot be mapped.
+    pub fn verify(&self, pid: u32, service: u32, source: &mut Source) -> Result<(), ProbeError> {
+        let Some(service) = self.services.get(service as usize) else { return Ok(()) };
+        let gone = !self.host.proc.join(pid.to_string()).exists();
+        if gone || service.accepts(&self.host, pid).is_some() {
+            return Ok(());
+        }
+        source.unfollow(pid)
+    }
+
+    /// Compares what is followed with the services, if it is time. Returns who has left.
+    ///
+    /// # Errors
+    /// If a table is full.
+    pub fn rescan(&mut self, source: &mut Source, window_ended: bool) -> Result<Vec<Leaver>, ProbeError> {
+        let overdue = self.rescan_due && self.rescanned.elapsed() >= Duration::from_secs(1);
+        if !window_ended && !overdue {
+            return Ok(Vec::new());
+        }
+        (self.rescan_due, self.rescanned) = (false, Instant::now());
+        self.tell_kernel(source)?;
+        self.follow_members(source)?;
+        self.unfollow_leavers(source)
+    }
+
+    /// Processes that moved out of a followed cgroup. Descendants of a process that was followed by its
+    /// name stay, whatever becomes of their parents.
+    fn unfollow_leavers(&self, source: &mut Source) -> Result<Vec<Leaver>, ProbeError> {
+        let followed: Vec<Leaver> = source.processes().collect();
+        let mut leavers = Vec::new();
+        for (index, service) in (0_u32..).zip(&self.services) {
+            if matches!(service.rule, Rule::Process | Rule::Pid) {
+                continue;
+            }
+            let gone = |life: &Life| !self.host.proc.join(life.id.to_string()).exists();
+            let moved = followed.iter().filter(|(life, service)| *service == index && !gone(life));
+            for (life, _) in moved.filter(|(life, _)| service.accepts(&self.host, life.id).is_none()) {
+                source.unfollow(life.id)?;
+                leavers.push((*life, index));
+            }
+        }
+        Ok(leavers)
+    }
+}
+
+/// Follows a process, unless it has gone in the meantime.
+fn follow(source: &mut Source, pid: u32, service: u32) -> Result<bool, ProbeError> {
+    match source.follow(pid, service) {
+        Ok(added) => Ok(added > 0),
+        Err(ProbeError::Process { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

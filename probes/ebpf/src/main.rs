@@ -1,0 +1,377 @@
+//! Kernel-side programs of slowburn.
+//!
+//! Each hook exists in several forms, best first, and the daemon loads the first that the running
+//! kernel accepts. The forms differ in how they get at their arguments, here; what they do is in
+//! `sched`, `task` and `memory`.
+//!
+//! Scheduler and task hooks: `btf_*` (`tp_btf`, fields read directly), `raw_*` (raw tracepoint,
+//! fields read by helper), `tp_*` (classic tracepoint, fields from its record).
+//! Memory hooks: `fexit_*`, `kprobe_*` with `kretprobe_*`, `enter_*` with `exit_*` (system call tracepoints).
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod atomic;
+mod kernel;
+mod maps;
+mod memory;
+mod sched;
+mod task;
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
+    macros::{btf_tracepoint, fexit, kprobe, kretprobe, raw_tracepoint, tracepoint},
+    programs::{
+        BtfTracePointContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
+        TracePointContext,
+    },
+};
+use kernel::{Task, TypedTask, UntypedTask, comm_from, load};
+use maps::OFFSET_SYSCALL_ARGS;
+use slowburn_common::{Comm, task::call};
+
+/// Bit in the `prev_state` of the classic `sched_switch` that says "preempted" (`TASK_REPORT_MAX`, since 4.14).
+const PREV_STATE_PREEMPTED: u64 = 0x100;
+
+// --- tp_btf ---
+
+/// # Safety
+/// The `n`th argument must be a pointer to a `task_struct`.
+#[inline(always)]
+unsafe fn typed_task(ctx: &BtfTracePointContext, n: usize) -> TypedTask {
+    // SAFETY: arguments of a tp_btf program carry BTF.
+    unsafe { TypedTask::new(ctx.arg::<*const c_void>(n)) }
+}
+
+#[btf_tracepoint(function = "sched_wakeup")]
+pub fn btf_sched_wakeup(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: sched_wakeup(task)
+    sched::woken(unsafe { typed_task(&ctx, 0) }.tid());
+    0
+}
+
+#[btf_tracepoint(function = "sched_wakeup_new")]
+pub fn btf_sched_wakeup_new(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: sched_wakeup_new(task)
+    sched::woken(unsafe { typed_task(&ctx, 0) }.tid());
+    0
+}
+
+#[btf_tracepoint(function = "sched_switch")]
+pub fn btf_sched_switch(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: sched_switch(preempt, prev, next, ...)
+    let (prev, next) = unsafe { (typed_task(&ctx, 1), typed_task(&ctx, 2)) };
+    let preempted = ctx.arg::<u64>(0) & 0xff != 0;
+    sched::switched(prev.tid(), preempted, next.tid());
+    0
+}
+
+#[btf_tracepoint(function = "task_newtask")]
+pub fn btf_task_newtask(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: task_newtask(task, clone_flags)
+    let child = unsafe { typed_task(&ctx, 0) };
+    task::created(&ctx, child, child.tid(), child.tgid(), child.start_boot_ns(), child.comm());
+    0
+}
+
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn btf_sched_process_exec(ctx: BtfTracePointContext) -> i32 {
+    // sched_process_exec(task, old_pid, bprm)
+    task::executed(&ctx, ctx.arg::<u64>(1) as u32);
+    0
+}
+
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn btf_sched_process_exit(_ctx: BtfTracePointContext) -> i32 {
+    task::exited();
+    0
+}
+
+#[btf_tracepoint(function = "task_rename")]
+pub fn btf_task_rename(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: task_rename(task, comm)
+    let tid = unsafe { typed_task(&ctx, 0) }.tid();
+    rename_from_kernel(tid, ctx.arg::<*const c_void>(1));
+    0
+}
+
+/// Takes over a new name that lies in kernel memory. A helper reads it: it is a plain string, without BTF.
+#[inline(always)]
+fn rename_from_kernel(tid: u32, name: *const c_void) {
+    if !maps::is_member(tid) {
+        return;
+    }
+    let mut comm: Comm = [0; 16];
+    // SAFETY: the helper checks the address and writes at most the length of the buffer.
+    if unsafe { aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes(name.cast(), &mut comm) }.is_ok() {
+        task::renamed(tid, comm);
+    }
+}
+
+// --- raw tracepoints ---
+
+#[inline(always)]
+fn untyped_task(ctx: &RawTracePointContext, n: usize) -> UntypedTask {
+    UntypedTask::new(ctx.arg::<*const c_void>(n))
+}
+
+#[raw_tracepoint(tracepoint = "sched_wakeup")]
+pub fn raw_sched_wakeup(ctx: RawTracePointContext) -> i32 {
+    sched::woken(untyped_task(&ctx, 0).tid());
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sched_wakeup_new")]
+pub fn raw_sched_wakeup_new(ctx: RawTracePointContext) -> i32 {
+    sched::woken(untyped_task(&ctx, 0).tid());
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sched_switch")]
+pub fn raw_sched_switch(ctx: RawTracePointContext) -> i32 {
+    let preempted = ctx.arg::<u64>(0) & 0xff != 0;
+    // The task that leaves is the current one, so that its id needs no read.
+    let prev_tid = bpf_get_current_pid_tgid() as u32;
+    sched::switched(prev_tid, preempted, untyped_task(&ctx, 2).tid());
+    0
+}
+
+#[raw_tracepoint(tracepoint = "task_newtask")]
+pub fn raw_task_newtask(ctx: RawTracePointContext) -> i32 {
+    let child = untyped_task(&ctx, 0);
+    task::created(&ctx, child, child.tid(), child.tgid(), child.start_boot_ns(), child.comm());
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn raw_sched_process_exec(ctx: RawTracePointContext) -> i32 {
+    task::executed(&ctx, ctx.arg::<u64>(1) as u32);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn raw_sched_process_exit(_ctx: RawTracePointContext) -> i32 {
+    task::exited();
+    0
+}
+
+#[raw_tracepoint(tracepoint = "task_rename")]
+pub fn raw_task_rename(ctx: RawTracePointContext) -> i32 {
+    rename_from_kernel(untyped_task(&ctx, 0).tid(), ctx.arg::<*const c_void>(1));
+    0
+}
+
+// --- classic tracepoints ---
+//
+// Their records have kept these layouts since before eBPF; the daemon compares them with the
+// format files in tracefs before it loads one of these programs.
+
+/// Reads a field of a tracepoint's record. The verifier knows the record and checks the offset.
+///
+/// # Safety
+/// `offset` must be a constant within the record.
+#[inline(always)]
+unsafe fn field<T: Copy>(ctx: &TracePointContext, offset: usize) -> T {
+    use aya_ebpf::EbpfContext;
+    // SAFETY: the verifier rejects an access beyond the record.
+    unsafe { ctx.as_ptr().add(offset).cast::<T>().read_volatile() }
+}
+
+#[tracepoint(category = "sched", name = "sched_wakeup")]
+pub fn tp_sched_wakeup(ctx: TracePointContext) -> u32 {
+    // SAFETY: comm[16] at 8, pid at 24
+    sched::woken(unsafe { field(&ctx, 24) });
+    0
+}
+
+#[tracepoint(category = "sched", name = "sched_wakeup_new")]
+pub fn tp_sched_wakeup_new(ctx: TracePointContext) -> u32 {
+    // SAFETY: as sched_wakeup
+    sched::woken(unsafe { field(&ctx, 24) });
+    0
+}
+
+#[tracepoint(category = "sched", name = "sched_switch")]
+pub fn tp_sched_switch(ctx: TracePointContext) -> u32 {
+    // SAFETY: prev_pid at 24, prev_state at 32, next_pid at 56
+    let (prev_tid, prev_state, next_tid) =
+        unsafe { (field::<u32>(&ctx, 24), field::<u64>(&ctx, 32), field::<u32>(&ctx, 56)) };
+    sched::switched(prev_tid, prev_state & PREV_STATE_PREEMPTED != 0, next_tid);
+    0
+}
+
+#[tracepoint(category = "task", name = "task_newtask")]
+pub fn tp_task_newtask(ctx: TracePointContext) -> u32 {
+    const CLONE_THREAD: u64 = 0x10000;
+    // SAFETY: pid at 8, comm[16] at 12, clone_flags at 32
+    let (tid, comm, flags) = unsafe {
+        (
+            field::<u32>(&ctx, 8),
+            comm_from(word(&ctx, 12), word(&ctx, 20)),
+            field::<u64>(&ctx, 32),
+        )
+    };
+    let current = TypedTask::current();
+    let tgid = if flags & CLONE_THREAD == 0 { tid } else { current.tgid() };
+    // The record has no start time, but this is the moment. For the same reason a new process's address
+    // space is taken from its parent: it is a copy.
+    // SAFETY: the helper has no preconditions.
+    task::created(&ctx, current, tid, tgid, unsafe { bpf_ktime_get_boot_ns() }, comm);
+    0
+}
+
+/// Reads eight bytes at an offset that is a multiple of four only, in two loads that the verifier accepts.
+///
+/// # Safety
+/// As [`field`].
+#[inline(always)]
+unsafe fn word(ctx: &TracePointContext, offset: usize) -> u64 {
+    // SAFETY: passed on.
+    let (low, high) = unsafe { (field::<u32>(ctx, offset), field::<u32>(ctx, offset + 4)) };
+    u64::from(low) | u64::from(high) << 32
+}
+
+#[tracepoint(category = "sched", name = "sched_process_exec")]
+pub fn tp_sched_process_exec(ctx: TracePointContext) -> u32 {
+    // SAFETY: filename at 8, pid at 12, old_pid at 16
+    task::executed(&ctx, unsafe { field(&ctx, 16) });
+    0
+}
+
+#[tracepoint(category = "sched", name = "sched_process_exit")]
+pub fn tp_sched_process_exit(_ctx: TracePointContext) -> u32 {
+    task::exited();
+    0
+}
+
+#[tracepoint(category = "task", name = "task_rename")]
+pub fn tp_task_rename(ctx: TracePointContext) -> u32 {
+    // SAFETY: pid at 8, oldcomm[16] at 12, newcomm[16] at 28. Kernels from 6.17 have dropped the pid, and
+    // the daemon does not load this program there.
+    let (tid, comm) = unsafe { (field::<u32>(&ctx, 8), comm_from(word(&ctx, 28), word(&ctx, 36))) };
+    task::renamed(tid, comm);
+    0
+}
+
+// --- memory ---
+
+/// The first four arguments of a system call, from its registers.
+///
+/// # Safety
+/// `regs` must be a BTF pointer to a `pt_regs`.
+#[inline(always)]
+unsafe fn typed_args(regs: *const c_void) -> [u64; 4] {
+    let offsets = OFFSET_SYSCALL_ARGS.load();
+    // SAFETY: passed on; the offsets come from a read-only global.
+    unsafe {
+        [
+            load(regs, offsets[0]),
+            load(regs, offsets[1]),
+            load(regs, offsets[2]),
+            load(regs, offsets[3]),
+        ]
+    }
+}
+
+/// The first four arguments of a system call, from its registers behind a plain address.
+#[inline(always)]
+fn untyped_args(regs: *const c_void) -> [u64; 4] {
+    let offsets = OFFSET_SYSCALL_ARGS.load();
+    let read = |offset: u32| {
+        // SAFETY: the helper checks the address.
+        unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(regs.add(offset as usize).cast()) }.unwrap_or(0)
+    };
+    [read(offsets[0]), read(offsets[1]), read(offsets[2]), read(offsets[3])]
+}
+
+/// The three forms of the hook on one system call.
+macro_rules! memory_hook {
+    ($call:expr, $name:literal, $fexit:ident, $kprobe:ident, $kretprobe:ident, $enter:ident, $exit:ident) => {
+        #[fexit]
+        pub fn $fexit(ctx: FExitContext) -> i32 {
+            if let Some(record) = memory::caller() {
+                // SAFETY: the hooked function is __x64_sys_*(const struct pt_regs *regs).
+                let args = unsafe { typed_args(ctx.arg::<*const c_void>(0)) };
+                memory::completed(record, $call, args, ctx.arg::<u64>(1));
+            }
+            0
+        }
+
+        #[kprobe]
+        pub fn $kprobe(ctx: ProbeContext) -> u32 {
+            if memory::caller().is_some()
+                && let Some(regs) = ctx.arg::<*const c_void>(0)
+            {
+                memory::entered($call, untyped_args(regs));
+            }
+            0
+        }
+
+        #[kretprobe]
+        pub fn $kretprobe(ctx: RetProbeContext) -> u32 {
+            memory::returned($call, ctx.ret::<u64>());
+            0
+        }
+
+        #[tracepoint]
+        pub fn $enter(ctx: TracePointContext) -> u32 {
+            // SAFETY: struct syscall_trace_enter: common fields, number at 8, arguments from 16 on.
+            let args = unsafe { enter_args::<{ arity($call) }>(&ctx) };
+            memory::entered($call, args);
+            0
+        }
+
+        #[tracepoint]
+        pub fn $exit(ctx: TracePointContext) -> u32 {
+            // SAFETY: struct syscall_trace_exit: common fields, number at 8, result at 16.
+            memory::returned($call, unsafe { field::<u64>(&ctx, 16) });
+            0
+        }
+    };
+}
+
+/// How many of the first four arguments a call has. The record of its tracepoint has no more.
+const fn arity(call: u32) -> usize {
+    match call {
+        call::BRK => 1,
+        call::UNMAP => 2,
+        call::ADVISE | call::PROTECT => 3,
+        _ => 4,
+    }
+}
+
+/// Reads the arguments from the record of a `sys_enter_*` tracepoint.
+///
+/// # Safety
+/// The record must hold `N` arguments.
+#[inline(always)]
+unsafe fn enter_args<const N: usize>(ctx: &TracePointContext) -> [u64; 4] {
+    let mut args = [0; 4];
+    let mut n = 0;
+    while n < N {
+        // SAFETY: passed on.
+        args[n] = unsafe { field::<u64>(ctx, 16 + 8 * n) };
+        n += 1;
+    }
+    args
+}
+
+memory_hook!(call::MAP, "mmap", fexit_mmap, kprobe_mmap, kretprobe_mmap, enter_mmap, exit_mmap);
+memory_hook!(call::UNMAP, "munmap", fexit_munmap, kprobe_munmap, kretprobe_munmap, enter_munmap, exit_munmap);
+memory_hook!(call::REMAP, "mremap", fexit_mremap, kprobe_mremap, kretprobe_mremap, enter_mremap, exit_mremap);
+memory_hook!(call::BRK, "brk", fexit_brk, kprobe_brk, kretprobe_brk, enter_brk, exit_brk);
+memory_hook!(call::ADVISE, "madvise", fexit_madvise, kprobe_madvise, kretprobe_madvise, enter_madvise, exit_madvise);
+memory_hook!(call::PROTECT, "mprotect", fexit_mprotect, kprobe_mprotect, kretprobe_mprotect, enter_mprotect, exit_mprotect);
+
+/// Lets the programs use the helpers that the kernel keeps for GPL-compatible code.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

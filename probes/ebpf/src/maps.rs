@@ -1,0 +1,156 @@
+//! Maps and read-only globals, and the few operations on them that every program needs.
+//!
+//! The sizes here are placeholders: the daemon sets the real ones before it loads the object.
+
+use aya_ebpf::{
+    Global,
+    bindings::{BPF_F_MMAPABLE, BPF_RB_NO_WAKEUP},
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
+};
+use slowburn_common::{
+    Comm,
+    stats::Stat,
+    task::{Control, MEMBERS_PER_ELEMENT, SLOTS_PER_ELEMENT, TaskRecord},
+};
+
+/// One bit per thread id: is it one of ours? The first and, for most tasks of a host, the only question.
+#[map]
+pub static MEMBERS: Array<u64> = Array::with_max_entries(512, BPF_F_MMAPABLE);
+
+/// Slot of each followed thread id, packed. 0 for the others.
+#[map]
+pub static SLOTS: Array<[u32; SLOTS_PER_ELEMENT as usize]> =
+    Array::with_max_entries(2048, BPF_F_MMAPABLE);
+
+/// One record per followed task.
+#[map]
+pub static RECORDS: Array<TaskRecord> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
+/// Slots that the daemon gave back after it read the record of a task that is gone.
+#[map]
+pub static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(1024, 0);
+
+/// See [`Control`].
+#[map]
+pub static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// See [`Stat`].
+#[map]
+pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Stat::COUNT as u32, 0);
+
+/// Events for the daemon, which drains it on a timer: no program ever wakes it.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Cgroups whose tasks are followed from their next exec on: cgroup id to service index.
+#[map]
+pub static FOLLOWED_CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(1024, 0);
+
+/// Program names that are followed from their exec on: name to service index.
+#[map]
+pub static FOLLOWED_NAMES: HashMap<Comm, u32> = HashMap::with_max_entries(64, 0);
+
+// Offsets into the running kernel's structures, from its BTF. The verifier sees them as constants,
+// so adding one to a BTF pointer is as good as a field access that the compiler had relocated.
+
+/// `task_struct.pid`
+#[unsafe(no_mangle)]
+pub static OFFSET_TASK_PID: Global<u32> = Global::new(0);
+/// `task_struct.tgid`
+#[unsafe(no_mangle)]
+pub static OFFSET_TASK_TGID: Global<u32> = Global::new(0);
+/// `task_struct.__state`, or `task_struct.state` on kernels that call it that.
+#[unsafe(no_mangle)]
+pub static OFFSET_TASK_STATE: Global<u32> = Global::new(0);
+/// `task_struct.comm`
+#[unsafe(no_mangle)]
+pub static OFFSET_TASK_COMM: Global<u32> = Global::new(0);
+/// `task_struct.start_boottime`
+#[unsafe(no_mangle)]
+pub static OFFSET_TASK_START: Global<u32> = Global::new(0);
+/// `task_struct.mm`
+#[unsafe(no_mangle)]
+pub static OFFSET_TASK_MM: Global<u32> = Global::new(0);
+/// `mm_struct.total_vm`
+#[unsafe(no_mangle)]
+pub static OFFSET_MM_TOTAL_VM: Global<u32> = Global::new(0);
+/// `mm_struct.data_vm`
+#[unsafe(no_mangle)]
+pub static OFFSET_MM_DATA_VM: Global<u32> = Global::new(0);
+/// The first four system call arguments in `pt_regs`.
+#[unsafe(no_mangle)]
+pub static OFFSET_SYSCALL_ARGS: Global<[u32; 4]> = Global::new([0; 4]);
+/// log2 of the page size.
+#[unsafe(no_mangle)]
+pub static PAGE_SHIFT: Global<u32> = Global::new(12);
+
+/// Adds one to a counter of this CPU.
+#[inline(always)]
+pub fn count(stat: Stat) {
+    if let Some(value) = STATS.get_ptr_mut(stat as u32) {
+        // SAFETY: the element belongs to this CPU, and programs are not preempted by others on it.
+        unsafe { *value += 1 }
+    }
+}
+
+/// The daemon's settings.
+#[inline(always)]
+pub fn control() -> Option<&'static Control> {
+    CONTROL.get(0)
+}
+
+/// Is this thread id followed? The element is looked up by a few inlined instructions.
+#[inline(always)]
+pub fn is_member(tid: u32) -> bool {
+    match MEMBERS.get(tid / MEMBERS_PER_ELEMENT) {
+        Some(word) => (*word >> (tid % MEMBERS_PER_ELEMENT)) & 1 == 1,
+        None => false,
+    }
+}
+
+/// The place in the table that holds the slot of a thread id.
+#[inline(always)]
+pub fn slot_of(tid: u32) -> Option<*mut u32> {
+    let element = SLOTS.get_ptr_mut(tid / SLOTS_PER_ELEMENT)?;
+    // SAFETY: the remainder is below the length of the element, which the verifier sees by the mask
+    // that the division by a power of two compiles to.
+    Some(unsafe { element.cast::<u32>().add((tid % SLOTS_PER_ELEMENT) as usize) })
+}
+
+/// The record in a slot; none for [`slowburn_common::task::NO_SLOT`].
+#[inline(always)]
+pub fn record_in(slot: u32) -> Option<&'static mut TaskRecord> {
+    if slot == slowburn_common::task::NO_SLOT {
+        return None;
+    }
+    let record = RECORDS.get_ptr_mut(slot)?;
+    // SAFETY: array elements live as long as the map. See `TaskRecord` for who may write which field.
+    Some(unsafe { &mut *record })
+}
+
+/// The record of a thread id, if it is followed.
+#[inline(always)]
+pub fn record_of(tid: u32) -> Option<&'static mut TaskRecord> {
+    if !is_member(tid) {
+        return None;
+    }
+    // SAFETY: the pointer comes from a successful lookup.
+    record_in(unsafe { *slot_of(tid)? })
+}
+
+/// Sends an event, or counts it as lost if the ring buffer is full.
+///
+/// Never wakes the daemon: an event that finds an up-to-date reader would otherwise cost the traced
+/// CPU an inter-processor interrupt, over a microsecond.
+#[inline(always)]
+pub fn emit<T: 'static>(event: T, made: Stat, lost: Stat) {
+    count(made);
+    match EVENTS.reserve::<T>(0) {
+        Some(mut entry) => {
+            entry.write(event);
+            entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+        }
+        None => count(lost),
+    }
+}

@@ -1,0 +1,148 @@
+//! Calls that change an address space, counted when they return successfully.
+//!
+//! What a call did is not computed from its arguments: `munmap` may cover holes, `MAP_FIXED` may
+//! replace, `mremap` and `brk` may do less than asked. Instead the kernel's own page counts of the
+//! address space are read when the call returns, and the change since the last call of any thread
+//! of the process is booked. The changes therefore add up to the kernel's count exactly; what two
+//! threads do at the same instant may be booked to either.
+
+use core::ptr;
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use slowburn_common::{
+    event::{Header, MappingEvent, kind},
+    stats::Stat,
+    task::{TaskRecord, call},
+};
+
+use crate::{
+    atomic,
+    kernel::{Task, TypedTask},
+    maps::{PAGE_SHIFT, control, count, emit, record_in, record_of, slot_of},
+};
+
+/// Highest value that a call's return stands for an error with.
+const MAX_ERRNO: u64 = 4095;
+
+const MADV_DONTNEED: u64 = 4;
+const MADV_FREE: u64 = 8;
+const MADV_DONTNEED_LOCKED: u64 = 24;
+
+/// The record of the calling thread, if it is followed.
+#[inline(always)]
+pub fn caller() -> Option<&'static mut TaskRecord> {
+    record_of(bpf_get_current_pid_tgid() as u32)
+}
+
+/// A call was entered.
+#[inline(always)]
+pub fn entered(call: u32, args: [u64; 4]) {
+    if let Some(record) = caller() {
+        record.in_flight.call = u64::from(call) + 1;
+        record.in_flight.args = args;
+    }
+}
+
+/// A call whose entry was seen has returned.
+#[inline(always)]
+pub fn returned(call: u32, result: u64) {
+    let Some(record) = caller() else { return };
+    if record.in_flight.call != u64::from(call) + 1 {
+        count(Stat::UnpairedReturn);
+        return;
+    }
+    record.in_flight.call = 0;
+    let args = record.in_flight.args;
+    completed(record, call, args, result);
+}
+
+/// A call has returned, with its arguments at hand.
+#[inline(always)]
+pub fn completed(record: &mut TaskRecord, call: u32, args: [u64; 4], result: u64) {
+    let [address, length, third, fourth] = args;
+    let failed = if call == call::BRK {
+        // brk answers with the break it leaves behind, moved or not; brk(0) only asks.
+        if address == 0 {
+            return;
+        }
+        result != address
+    } else {
+        result > u64::MAX - MAX_ERRNO
+    };
+    if failed {
+        record.memory.failed_calls += 1;
+        return;
+    }
+    let (reserved, committed) = book(record);
+    if let Some(calls) = record.memory.calls.get_mut(call as usize) {
+        *calls += 1;
+    }
+    let shift = PAGE_SHIFT.load();
+    if call == call::ADVISE && matches!(third, MADV_DONTNEED | MADV_FREE | MADV_DONTNEED_LOCKED) {
+        record.memory.discarded_pages += length.div_ceil(1 << shift);
+    }
+    let reserved_change = reserved << shift;
+    let (address, length, detail, flags) = match call {
+        call::MAP => (result, length, third, fourth),
+        call::REMAP => (result, third, fourth, 0),
+        call::BRK => (result, reserved_change.unsigned_abs(), 0, 0),
+        _ => (address, length, third, 0),
+    };
+    let Some(control) = control() else { return };
+    if length.max(reserved_change.unsigned_abs()) < control.min_mapping_bytes {
+        return;
+    }
+    // SAFETY: the pointer comes from a successful lookup.
+    let slot = slot_of(record.tid).map_or(0, |slot| unsafe { *slot });
+    emit(
+        MappingEvent {
+            header: Header {
+                // SAFETY: the helper has no preconditions.
+                ts: unsafe { bpf_ktime_get_ns() },
+                kind: kind::MAPPING,
+                slot,
+                tid: record.tid,
+                tgid: record.tgid,
+            },
+            call,
+            detail: detail as u32,
+            flags: flags as u32,
+            reserved: 0,
+            address,
+            length,
+            reserved_change,
+            committed_change: committed << shift,
+        },
+        Stat::MappingMade,
+        Stat::MappingLost,
+    );
+}
+
+/// Books the change of the address space since the last call of the process, in pages.
+#[inline(always)]
+fn book(record: &mut TaskRecord) -> (i64, i64) {
+    let (vm_pages, data_pages) = TypedTask::current().mm_pages();
+    let Some(process) = record_in(record.process_slot) else { return (0, 0) };
+    // Threads of the process may be in here on several CPUs; each change is booked once.
+    // SAFETY: the fields are aligned, live as long as the map, and are only exchanged atomically.
+    let (vm_before, data_before) = unsafe {
+        (
+            atomic::swap(ptr::addr_of_mut!(process.vm_pages), vm_pages),
+            atomic::swap(ptr::addr_of_mut!(process.data_pages), data_pages),
+        )
+    };
+    let reserved = vm_pages.wrapping_sub(vm_before) as i64;
+    let committed = data_pages.wrapping_sub(data_before) as i64;
+    let memory = &mut record.memory;
+    if reserved >= 0 {
+        memory.reserved_pages += reserved as u64;
+    } else {
+        memory.released_pages += reserved.unsigned_abs();
+    }
+    if committed >= 0 {
+        memory.committed_pages += committed as u64;
+    } else {
+        memory.decommitted_pages += committed.unsigned_abs();
+    }
+    (reserved, committed)
+}

@@ -1,0 +1,292 @@
+//! The lives of tasks: who is followed from when to when.
+
+use core::ptr;
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_comm,
+        bpf_ktime_get_ns,
+    },
+};
+use aya_log_ebpf::debug;
+use slowburn_common::{
+    Comm,
+    event::{ExecEvent, Header, kind},
+    stats::Stat,
+    task::{MEMBERS_PER_ELEMENT, NO_SLOT, TaskRecord, origin},
+};
+
+use crate::{
+    atomic,
+    kernel::{Task, TypedTask},
+    maps::{
+        CONTROL, FOLLOWED_CGROUPS, FOLLOWED_NAMES, FREE_SLOTS, MEMBERS, RECORDS, control, count,
+        emit, is_member, record_in, record_of, slot_of,
+    },
+};
+
+/// Deepest cgroup level looked at when an exec is matched against the followed cgroups.
+const CGROUP_LEVELS: i32 = 12;
+
+/// Identity of a task that is about to be followed.
+struct Newcomer {
+    tid: u32,
+    tgid: u32,
+    start_boot_ns: u64,
+    creator_tid: u32,
+    creator_tgid: u32,
+    /// [`NO_SLOT`] if it starts a process.
+    process_slot: u32,
+    service: u32,
+    origin: u32,
+    comm: Comm,
+    vm_pages: u64,
+    data_pages: u64,
+}
+
+/// A task was created. The current task is its creator; the new one has not run yet.
+#[inline(always)]
+pub fn created(ctx: &impl EbpfContext, child: impl Task, tid: u32, tgid: u32, start_boot_ns: u64, comm: Comm) {
+    let current = TypedTask::current();
+    let creator_tid = current.tid();
+    let Some(creator) = record_of(creator_tid) else { return };
+    let is_thread = tgid == creator.tgid;
+    let (vm_pages, data_pages) = if is_thread { (0, 0) } else { child.mm_pages() };
+    follow(
+        ctx,
+        &Newcomer {
+            tid,
+            tgid,
+            start_boot_ns,
+            creator_tid,
+            creator_tgid: creator.tgid,
+            process_slot: if is_thread { creator.process_slot } else { NO_SLOT },
+            service: creator.service,
+            origin: if is_thread { origin::THREAD } else { origin::FORK },
+            comm,
+            vm_pages,
+            data_pages,
+        },
+    );
+}
+
+/// A task exits. It is the current task.
+#[inline(always)]
+pub fn exited() {
+    let tid = TypedTask::current().tid();
+    if !is_member(tid) {
+        return;
+    }
+    let Some(place) = slot_of(tid) else { return };
+    // Off the tables first, so that nothing follows the id into its next life.
+    leave(tid);
+    // SAFETY: the place comes from a successful lookup, is aligned, and is shared with the daemon,
+    // which also uses atomics on it.
+    let slot = unsafe { atomic::swap32(place, NO_SLOT) };
+    let Some(record) = record_in(slot) else { return };
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    record.exit_ns = now;
+    emit(
+        Header {
+            ts: now,
+            kind: kind::TASK_EXIT,
+            slot,
+            tid,
+            tgid: record.tgid,
+        },
+        Stat::TaskMade,
+        Stat::TaskLost,
+    );
+}
+
+/// The current task has executed a program.
+#[inline(always)]
+pub fn executed(ctx: &impl EbpfContext, old_tid: u32) {
+    let current = TypedTask::current();
+    let tid = current.tid();
+    let tgid = current.tgid();
+    if old_tid != tid {
+        adopt_leader(old_tid, tid);
+    }
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let comm = bpf_get_current_comm().unwrap_or_default();
+    if let Some(record) = record_of(tid) {
+        // A new address space: what came before is gone without having been released.
+        let (vm_pages, data_pages) = current.mm_pages();
+        record.vm_pages = vm_pages;
+        record.data_pages = data_pages;
+        record.execs += 1;
+        record.comm = comm;
+    } else if let Some((service, origin)) = followed_since_exec(&comm) {
+        let (vm_pages, data_pages) = current.mm_pages();
+        follow(
+            ctx,
+            &Newcomer {
+                tid,
+                tgid,
+                start_boot_ns: current.start_boot_ns(),
+                creator_tid: 0,
+                creator_tgid: 0,
+                process_slot: NO_SLOT,
+                service,
+                origin,
+                comm,
+                vm_pages,
+                data_pages,
+            },
+        );
+    } else if control().is_none_or(|control| control.report_execs == 0) {
+        return;
+    }
+    // SAFETY: the pointer comes from a successful lookup.
+    let slot = slot_of(tid).map_or(NO_SLOT, |slot| unsafe { *slot });
+    emit(
+        ExecEvent {
+            header: Header { ts: now, kind: kind::EXEC, slot, tid, tgid },
+            // SAFETY: the helper has no preconditions.
+            cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+            comm,
+        },
+        Stat::ExecMade,
+        Stat::ExecLost,
+    );
+}
+
+/// A task changed its name.
+#[inline(always)]
+pub fn renamed(tid: u32, comm: Comm) {
+    if let Some(record) = record_of(tid) {
+        record.comm = comm;
+    }
+}
+
+/// An exec by a thread that is not the leader makes it take over the leader's id; the leader has
+/// exited by then. The record goes with the thread.
+#[inline(always)]
+fn adopt_leader(old_tid: u32, tid: u32) {
+    if !is_member(old_tid) {
+        return;
+    }
+    let (Some(old_place), Some(place)) = (slot_of(old_tid), slot_of(tid)) else { return };
+    leave(old_tid);
+    // SAFETY: both places come from successful lookups; see `exited`.
+    let slot = unsafe { atomic::swap32(old_place, NO_SLOT) };
+    let Some(record) = record_in(slot) else { return };
+    record.tid = tid;
+    record.process_slot = slot;
+    // By now the thread carries the leader's start time too: it is the same life of the process.
+    record.start_boot_ns = TypedTask::current().start_boot_ns();
+    // SAFETY: as above.
+    unsafe { atomic::swap32(place, slot) };
+    join(tid);
+}
+
+/// Does the current task belong to something followed, by its cgroup or its new name?
+#[inline(always)]
+fn followed_since_exec(comm: &Comm) -> Option<(u32, u32)> {
+    for level in 0..CGROUP_LEVELS {
+        // SAFETY: the helper has no preconditions; it returns 0 below the task's own level.
+        let id = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
+        if id == 0 {
+            break;
+        }
+        // SAFETY: the value is read at once and never changed in place.
+        if let Some(service) = unsafe { FOLLOWED_CGROUPS.get(&id) } {
+            return Some((*service, origin::CGROUP));
+        }
+    }
+    // SAFETY: as above.
+    unsafe { FOLLOWED_NAMES.get(comm) }.map(|service| (*service, origin::NAME))
+}
+
+/// Makes a record for a task and publishes it.
+#[inline(always)]
+fn follow(ctx: &impl EbpfContext, new: &Newcomer) {
+    let Some(place) = slot_of(new.tid) else {
+        count(Stat::TidBeyondTable);
+        return;
+    };
+    let Some(slot) = take_slot() else {
+        count(Stat::NoSlot);
+        debug!(ctx, "no free record for task {}", new.tid);
+        return;
+    };
+    let Some(record) = record_in(slot) else { return };
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    fill(record, new, slot, now);
+    // The daemon may have found the task in /proc in the meantime; then its record stands.
+    // SAFETY: see `exited`.
+    if unsafe { atomic::compare_swap32(place, NO_SLOT, slot) } != NO_SLOT {
+        record.origin = origin::NONE;
+        let _ = FREE_SLOTS.push(slot, 0);
+        return;
+    }
+    join(new.tid);
+    emit(
+        Header {
+            ts: now,
+            kind: kind::TASK_START,
+            slot,
+            tid: new.tid,
+            tgid: new.tgid,
+        },
+        Stat::TaskMade,
+        Stat::TaskLost,
+    );
+}
+
+/// The daemon zeroes a record before it gives the slot back, so only what is not zero is written.
+#[inline(always)]
+fn fill(record: &mut TaskRecord, new: &Newcomer, slot: u32, now: u64) {
+    record.tid = new.tid;
+    record.tgid = new.tgid;
+    record.start_boot_ns = new.start_boot_ns;
+    record.born_ns = now;
+    record.creator_tid = new.creator_tid;
+    record.creator_tgid = new.creator_tgid;
+    record.process_slot = if new.process_slot == NO_SLOT { slot } else { new.process_slot };
+    record.service = new.service;
+    record.comm = new.comm;
+    record.vm_pages = new.vm_pages;
+    record.data_pages = new.data_pages;
+    record.origin = new.origin;
+}
+
+/// A slot for a new record: one given back, or the next that was never used.
+#[inline(always)]
+fn take_slot() -> Option<u32> {
+    if let Ok(Some(slot)) = FREE_SLOTS.pop() {
+        return Some(slot);
+    }
+    let control = CONTROL.get_ptr_mut(0)?;
+    // SAFETY: the pointer comes from a successful lookup and stays valid; the daemon uses atomics on it too.
+    let slot = unsafe {
+        let next = ptr::addr_of_mut!((*control).next_slot);
+        // Looked at first, so that a full table does not count up for ever.
+        let _ = RECORDS.get_ptr(next.read_volatile())?;
+        atomic::fetch_add32(next, 1)
+    };
+    RECORDS.get_ptr(slot).map(|_| slot)
+}
+
+/// Sets a task's bit in the membership bitmap. Atomic: neighbours in the word come and go on other CPUs.
+#[inline(always)]
+fn join(tid: u32) {
+    if let Some(word) = MEMBERS.get_ptr_mut(tid / MEMBERS_PER_ELEMENT) {
+        // SAFETY: the pointer comes from a successful lookup; the daemon uses atomics on it too.
+        unsafe { atomic::or(word, 1 << (tid % MEMBERS_PER_ELEMENT)) }
+    }
+}
+
+/// Clears a task's bit in the membership bitmap.
+#[inline(always)]
+fn leave(tid: u32) {
+    if let Some(word) = MEMBERS.get_ptr_mut(tid / MEMBERS_PER_ELEMENT) {
+        // SAFETY: as in `join`.
+        unsafe { atomic::and(word, !(1 << (tid % MEMBERS_PER_ELEMENT))) }
+    }
+}

@@ -1,0 +1,299 @@
+//! Choosing hooks: each need has several forms, best first, and the first that loads and attaches is used.
+
+use std::{error::Error, fmt};
+
+use aya::{
+    Btf, Ebpf,
+    programs::{BtfTracePoint, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint},
+};
+
+use super::error::ProbeError;
+
+/// What a set of hooks is for. A need is hooked by one family as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Need {
+    /// Creation, exec, exit and names of tasks.
+    Tasks,
+    /// Wake-ups and switches.
+    Sched,
+    /// Calls that change an address space.
+    Memory,
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tasks => "tasks",
+            Self::Sched => "sched",
+            Self::Memory => "memory",
+        })
+    }
+}
+
+/// A form of hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// `tp_btf`: tracepoint with typed arguments, fields read directly.
+    Btf,
+    /// Raw tracepoint, fields read by helper.
+    Raw,
+    /// Classic tracepoint, fields from its record.
+    Classic,
+    /// `fexit` on the system call's function.
+    Fexit,
+    /// kprobe and kretprobe on the system call's function.
+    Kprobe,
+    /// `syscalls:sys_enter_*` and `sys_exit_*` tracepoints. They put every thread of the host on the slow system call path.
+    Syscall,
+}
+
+impl Family {
+    /// Its name, in the stream and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Btf => "tp_btf",
+            Self::Raw => "raw",
+            Self::Classic => "classic",
+            Self::Fexit => "fexit",
+            Self::Kprobe => "kprobe",
+            Self::Syscall => "syscall",
+        }
+    }
+
+    /// The families that serve a need, best first.
+    pub fn of(need: Need) -> &'static [Self] {
+        match need {
+            Need::Tasks | Need::Sched => &[Self::Btf, Self::Raw, Self::Classic],
+            Need::Memory => &[Self::Fexit, Self::Kprobe, Self::Syscall],
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A family that was tried and did not work.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// What for.
+    pub need: Need,
+    /// Which.
+    pub family: Family,
+    /// What the kernel said.
+    pub reason: String,
+}
+
+/// Families to use instead of the best that works; for tests and comparisons.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Preference {
+    /// For [`Need::Tasks`] and [`Need::Sched`].
+    pub sched: Option<Family>,
+    /// For [`Need::Memory`].
+    pub memory: Option<Family>,
+}
+
+impl Preference {
+    fn candidates(self, need: Need) -> Vec<Family> {
+        let forced = match need {
+            Need::Tasks | Need::Sched => self.sched,
+            Need::Memory => self.memory,
+        };
+        forced.map_or_else(|| Family::of(need).to_vec(), |family| vec![family])
+    }
+}
+
+/// What was chosen, and what was tried before it.
+#[derive(Clone, Debug)]
+pub struct Hooks {
+    /// For tasks.
+    pub tasks: Family,
+    /// For scheduling.
+    pub sched: Family,
+    /// For memory.
+    pub memory: Family,
+    /// Better families that did not work.
+    pub refusals: Vec<Refusal>,
+}
+
+/// One program and where it goes.
+struct Hook {
+    program: String,
+    target: Target,
+}
+
+enum Target {
+    Btf(&'static str),
+    Raw(&'static str),
+    /// Category, name, and the fields of its record that the program relies on, with their offsets.
+    Tracepoint(&'static str, String, &'static [(&'static str, u32)]),
+    Fexit(String),
+    Kprobe(String),
+}
+
+const TASK_EVENTS: [(&str, &str, &[(&str, u32)]); 4] = [
+    ("task", "task_newtask", &[("pid", 8), ("comm", 12), ("clone_flags", 32)]),
+    ("sched", "sched_process_exec", &[("pid", 12), ("old_pid", 16)]),
+    ("sched", "sched_process_exit", &[]),
+    ("task", "task_rename", &[("pid", 8), ("newcomm", 28)]),
+];
+
+const SCHED_EVENTS: [(&str, &str, &[(&str, u32)]); 3] = [
+    ("sched", "sched_wakeup", &[("pid", 24)]),
+    ("sched", "sched_wakeup_new", &[("pid", 24)]),
+    ("sched", "sched_switch", &[("prev_pid", 24), ("prev_state", 32), ("next_pid", 56)]),
+];
+
+const CALLS: [&str; 6] = ["mmap", "munmap", "mremap", "brk", "madvise", "mprotect"];
+
+fn hooks(need: Need, family: Family) -> Vec<Hook> {
+    match need {
+        Need::Tasks => events(&TASK_EVENTS, family),
+        Need::Sched => events(&SCHED_EVENTS, family),
+        Need::Memory => CALLS.iter().flat_map(|call| call_hooks(call, family)).collect(),
+    }
+}
+
+fn events(list: &[(&'static str, &'static str, &'static [(&'static str, u32)])], family: Family) -> Vec<Hook> {
+    list.iter()
+        .map(|&(category, name, fields)| match family {
+            Family::Btf => Hook { program: format!("btf_{name}"), target: Target::Btf(name) },
+            Family::Raw => Hook { program: format!("raw_{name}"), target: Target::Raw(name) },
+            _ => Hook {
+                program: format!("tp_{name}"),
+                target: Target::Tracepoint(category, name.into(), fields),
+            },
+        })
+        .collect()
+}
+
+fn call_hooks(call: &str, family: Family) -> Vec<Hook> {
+    let function = format!("__x64_sys_{call}");
+    let hook = |form: &str, target| Hook { program: format!("{form}_{call}"), target };
+    match family {
+        Family::Fexit => vec![hook("fexit", Target::Fexit(function))],
+        // The return first: an entry whose return is not hooked would be taken for a call in flight.
+        Family::Kprobe => vec![
+            hook("kretprobe", Target::Kprobe(function.clone())),
+            hook("kprobe", Target::Kprobe(function)),
+        ],
+        _ => vec![
+            hook("exit", Target::Tracepoint("syscalls", format!("sys_exit_{call}"), &[("ret", 16)])),
+            hook("enter", Target::Tracepoint("syscalls", format!("sys_enter_{call}"), &[])),
+        ],
+    }
+}
+
+/// Attaches the best family that works for a need.
+///
+/// # Errors
+/// If none works. Refused families are added to `refusals` either way.
+pub fn attach(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    need: Need,
+    preference: Preference,
+    refusals: &mut Vec<Refusal>,
+) -> Result<Family, ProbeError> {
+    for family in preference.candidates(need) {
+        match attach_family(ebpf, btf, need, family) {
+            Ok(()) => return Ok(family),
+            Err(reason) => {
+                tracing::debug!(%need, %family, %reason, "hook refused");
+                refusals.push(Refusal { need, family, reason });
+            }
+        }
+    }
+    Err(ProbeError::NoHook {
+        need,
+        refusals: refusals.iter().filter(|r| r.need == need).cloned().collect(),
+    })
+}
+
+/// Loads and attaches all programs of a family; takes all of them down again if one is refused.
+fn attach_family(ebpf: &mut Ebpf, btf: &Btf, need: Need, family: Family) -> Result<(), String> {
+    let hooks = hooks(need, family);
+    for (done, hook) in hooks.iter().enumerate() {
+        if let Err(reason) = attach_one(ebpf, btf, hook) {
+            for hook in &hooks[..=done] {
+                unload(ebpf, &hook.program);
+            }
+            return Err(format!("{}: {reason}", hook.program));
+        }
+    }
+    Ok(())
+}
+
+fn attach_one(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<(), String> {
+    if let Target::Tracepoint(category, name, fields) = &hook.target {
+        super::support::check_format(category, name, fields)?;
+    }
+    let program = ebpf
+        .program_mut(&hook.program)
+        .ok_or_else(|| "not in the object".to_owned())?;
+    load_and_attach(program, btf, &hook.target).map_err(|e| explain(&e))
+}
+
+fn load_and_attach(program: &mut Program, btf: &Btf, target: &Target) -> Result<(), ProgramError> {
+    match target {
+        Target::Btf(name) => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(name, btf)?;
+            program.attach()?;
+        }
+        Target::Raw(name) => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            program.load()?;
+            program.attach(name)?;
+        }
+        Target::Tracepoint(category, name, _) => {
+            let program: &mut TracePoint = program.try_into()?;
+            program.load()?;
+            program.attach(category, name)?;
+        }
+        Target::Fexit(function) => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(function, btf)?;
+            program.attach()?;
+        }
+        Target::Kprobe(function) => {
+            let program: &mut KProbe = program.try_into()?;
+            program.load()?;
+            program.attach(function, 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// The chain of causes in one line. The verifier's log goes to the debug log only: it can be megabytes.
+fn explain(error: &ProgramError) -> String {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        tracing::debug!("verifier: {verifier_log}");
+        return format!("not accepted by the kernel: {io_error}");
+    }
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Unloading a program drops its links first.
+fn unload(ebpf: &mut Ebpf, name: &str) {
+    let Some(program) = ebpf.program_mut(name) else { return };
+    let _ = match program {
+        Program::BtfTracePoint(p) => p.unload(),
+        Program::RawTracePoint(p) => p.unload(),
+        Program::TracePoint(p) => p.unload(),
+        Program::FExit(p) => p.unload(),
+        Program::KProbe(p) => p.unload(),
+        _ => Ok(()),
+    };
+}

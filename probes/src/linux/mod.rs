@@ -1,0 +1,15 @@
+//! The Linux source: eBPF programs, their maps, and the kernel's own counters in `/proc`.
+
+mod account;
+mod error;
+mod hooks;
+mod offsets;
+mod seed;
+mod source;
+mod support;
+mod tables;
+
+pub use error::ProbeError;
+pub use hooks::{Family, Hooks, Need, Preference, Refusal};
+pub use source::{Limits, Options, Source};
+pub use support::{Check, Support, support};

@@ -1,0 +1,286 @@
+//! The maps that the daemon shares with the programs, mapped into its own memory.
+//!
+//! Reading a task's record is then a memory read, and no system call is made per task. Only the parts
+//! of a map that are used are mapped, because mapped pages of a map count as the daemon's
+//! resident memory whether they are touched or not.
+
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd, OwnedFd},
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use slowburn_common::task::{
+    Control, MEMBERS_PER_ELEMENT, NO_SLOT, SLOTS_PER_ELEMENT, TaskRecord, origin,
+};
+
+/// Granularity in which a map is mapped, in bytes; a multiple of every page size up to 64 KiB.
+const CHUNK: usize = 256 << 10;
+
+/// An array map, mapped piece by piece into one range of addresses.
+struct MappedArray<T> {
+    fd: OwnedFd,
+    base: NonNull<u8>,
+    len: usize,
+    /// The map's own size: elements, rounded up to whole pages.
+    bytes: usize,
+    mapped: Vec<bool>,
+    elements: u32,
+    _elements: PhantomData<*mut T>,
+}
+
+// SAFETY: the pointer is owned by the struct, and the memory behind it is shared with the kernel anyway:
+// every access is atomic or volatile.
+unsafe impl<T> Send for MappedArray<T> {}
+
+impl<T> MappedArray<T> {
+    fn new(map: impl AsFd, elements: u32) -> io::Result<Self> {
+        let bytes = (size_of::<T>() * elements as usize).next_multiple_of(rustix::param::page_size());
+        let len = bytes.next_multiple_of(CHUNK);
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let base = unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE)? };
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap returned no address"))?;
+        Ok(Self {
+            fd: map.as_fd().try_clone_to_owned()?,
+            base,
+            len,
+            bytes,
+            mapped: vec![false; len / CHUNK],
+            elements,
+            _elements: PhantomData,
+        })
+    }
+
+    /// The element at `index`, mapping what it lies in if that was not used yet; `None` beyond the end.
+    fn get(&mut self, index: u32) -> io::Result<Option<NonNull<T>>> {
+        if index >= self.elements {
+            return Ok(None);
+        }
+        let start = index as usize * size_of::<T>();
+        for chunk in start / CHUNK..=(start + size_of::<T>() - 1) / CHUNK {
+            if !self.mapped[chunk] {
+                self.map(chunk)?;
+            }
+        }
+        // SAFETY: the element lies within the range, by the check above.
+        Ok(Some(unsafe { self.base.add(start) }.cast()))
+    }
+
+    fn map(&mut self, chunk: usize) -> io::Result<()> {
+        let offset = chunk * CHUNK;
+        let len = CHUNK.min(self.bytes - offset);
+        // SAFETY: replaces a part of the range that this struct reserved and that nothing points into yet.
+        unsafe {
+            mmap(
+                self.base.as_ptr().add(offset).cast(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::FIXED,
+                &self.fd,
+                offset as u64,
+            )?;
+        }
+        self.mapped[chunk] = true;
+        Ok(())
+    }
+}
+
+impl<T> Drop for MappedArray<T> {
+    fn drop(&mut self) {
+        // SAFETY: the range was reserved by `new`, and no pointer into it outlives the struct.
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// The shared tables.
+pub struct Tables {
+    records: MappedArray<TaskRecord>,
+    slots: MappedArray<[u32; SLOTS_PER_ELEMENT as usize]>,
+    members: MappedArray<u64>,
+    control: MappedArray<Control>,
+}
+
+impl Tables {
+    /// Maps the tables.
+    pub fn new(
+        records: (impl AsFd, u32),
+        slots: (impl AsFd, u32),
+        members: (impl AsFd, u32),
+        control: impl AsFd,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            records: MappedArray::new(records.0, records.1)?,
+            slots: MappedArray::new(slots.0, slots.1)?,
+            members: MappedArray::new(members.0, members.1)?,
+            control: MappedArray::new(control, 1)?,
+        })
+    }
+
+    /// How many records there are, slot 0 (never used) included.
+    pub fn capacity(&self) -> u32 {
+        self.records.elements
+    }
+
+    fn control(&mut self) -> io::Result<NonNull<Control>> {
+        self.control.get(0)?.ok_or_else(|| io::Error::other("the control map is empty"))
+    }
+
+    /// Sets the thresholds for events, and whether execs of strangers are reported.
+    pub fn configure(&mut self, slow_ns: u64, min_mapping_bytes: u64, report_execs: bool) -> io::Result<()> {
+        let control = self.control()?.as_ptr();
+        // SAFETY: the element is mapped and aligned; the programs only read these fields.
+        unsafe {
+            (&raw mut (*control).slow_ns).write_volatile(slow_ns);
+            (&raw mut (*control).min_mapping_bytes).write_volatile(min_mapping_bytes);
+            (&raw mut (*control).report_execs).write_volatile(u32::from(report_execs));
+        }
+        Ok(())
+    }
+
+    /// Makes slot 1 the first to be given out.
+    pub fn reset_slots(&mut self) -> io::Result<()> {
+        self.next_slot()?.store(NO_SLOT + 1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn next_slot(&mut self) -> io::Result<&AtomicU32> {
+        let control = self.control()?.as_ptr();
+        // SAFETY: mapped, aligned, and only changed atomically while programs run.
+        Ok(unsafe { AtomicU32::from_ptr(&raw mut (*control).next_slot) })
+    }
+
+    /// One more than the highest slot ever given out.
+    pub fn used(&mut self) -> io::Result<u32> {
+        let capacity = self.capacity();
+        Ok(self.next_slot()?.load(Ordering::SeqCst).min(capacity))
+    }
+
+    /// A slot that was never given out.
+    pub fn take_unused(&mut self) -> io::Result<Option<u32>> {
+        let capacity = self.capacity();
+        let next = self.next_slot()?;
+        if next.load(Ordering::SeqCst) >= capacity {
+            return Ok(None);
+        }
+        let slot = next.fetch_add(1, Ordering::SeqCst);
+        Ok((slot < capacity).then_some(slot))
+    }
+
+    /// The record in a slot.
+    pub fn record(&mut self, slot: u32) -> io::Result<Option<Record>> {
+        if slot == NO_SLOT {
+            return Ok(None);
+        }
+        Ok(self.records.get(slot)?.map(Record))
+    }
+
+    /// The slot of a thread id, as an atomic shared with the programs; `None` beyond the table.
+    pub fn slot_of(&mut self, tid: u32) -> io::Result<Option<&AtomicU32>> {
+        let Some(element) = self.slots.get(tid / SLOTS_PER_ELEMENT)? else {
+            return Ok(None);
+        };
+        // SAFETY: the remainder is below the element's length; the word is only changed atomically.
+        Ok(Some(unsafe {
+            AtomicU32::from_ptr(element.cast::<u32>().add((tid % SLOTS_PER_ELEMENT) as usize).as_ptr())
+        }))
+    }
+
+    /// Sets or clears a thread id's bit in the membership bitmap.
+    pub fn set_member(&mut self, tid: u32, member: bool) -> io::Result<()> {
+        let Some(word) = self.members.get(tid / MEMBERS_PER_ELEMENT)? else {
+            return Ok(());
+        };
+        // SAFETY: mapped, aligned, and only changed atomically.
+        let word = unsafe { AtomicU64::from_ptr(word.as_ptr()) };
+        let bit = 1 << (tid % MEMBERS_PER_ELEMENT);
+        if member {
+            word.fetch_or(bit, Ordering::SeqCst);
+        } else {
+            word.fetch_and(!bit, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+/// A task's record, shared with the programs.
+#[derive(Clone, Copy)]
+pub struct Record(pub(super) NonNull<TaskRecord>);
+
+/// Reads one field. The programs may be writing it, hence volatile; words are not torn on 64-bit machines.
+macro_rules! read {
+    ($record:expr, $($field:tt)+) => {
+        // SAFETY: `Record`s point into mapped, aligned elements for as long as the tables live.
+        unsafe { (&raw const (*$record.0.as_ptr()).$($field)+).read_volatile() }
+    };
+}
+pub(super) use read;
+
+impl Record {
+    /// Is the record in use?
+    pub fn in_use(self) -> bool {
+        read!(self, origin) != origin::NONE
+    }
+
+    /// Fills a record for a task found in `/proc`. The slot must not be published yet.
+    pub fn fill(self, identity: &TaskIdentity) {
+        // SAFETY: as in `read!`; nobody else knows of the slot.
+        unsafe {
+            let record = &mut *self.0.as_ptr();
+            record.tid = identity.tid;
+            record.tgid = identity.tgid;
+            record.start_boot_ns = identity.start_boot_ns;
+            record.born_ns = identity.born_ns;
+            record.process_slot = identity.process_slot;
+            record.service = identity.service;
+            record.comm = identity.comm;
+            record.vm_pages = identity.vm_pages;
+            record.data_pages = identity.data_pages;
+            record.origin = origin::FOUND;
+        }
+    }
+
+    /// Zeroes the record, so that its slot can be given out again.
+    pub fn clear(self) {
+        // SAFETY: as in `read!`; the task is gone and the slot unpublished, so that no program uses it.
+        unsafe { self.0.as_ptr().write_bytes(0, 1) }
+    }
+
+    /// Takes the longest wait since the last call.
+    pub fn take_delay_max(self) -> u64 {
+        // A program may be comparing with the old maximum at this moment. What it then leaves out is
+        // shorter than that maximum, and what it stores belongs to the next period.
+        // SAFETY: as in `read!`.
+        unsafe { AtomicU64::from_ptr(&raw mut (*self.0.as_ptr()).delay_max_ns) }.swap(0, Ordering::Relaxed)
+    }
+
+    /// Marks the task as exited, for one that was found exiting.
+    pub fn mark_exited(self, now_ns: u64) {
+        // SAFETY: as in `read!`.
+        unsafe { (&raw mut (*self.0.as_ptr()).exit_ns).write_volatile(now_ns) }
+    }
+}
+
+/// Identity of a task found in `/proc`.
+pub struct TaskIdentity {
+    /// Thread id.
+    pub tid: u32,
+    /// Process id.
+    pub tgid: u32,
+    /// Start on the boot clock.
+    pub start_boot_ns: u64,
+    /// Now, on the monotonic clock.
+    pub born_ns: u64,
+    /// Slot of the process's first record.
+    pub process_slot: u32,
+    /// Index of the service.
+    pub service: u32,
+    /// Name.
+    pub comm: slowburn_common::Comm,
+    /// Address space, in pages.
+    pub vm_pages: u64,
+    /// Private writable address space, in pages.
+    pub data_pages: u64,
+}
