@@ -217,7 +217,7 @@ pub enum Event {
         /// Who created it, if that was seen: process id and thread id.
         creator: Option<(u32, u32)>,
     },
-    /// A followed task is gone.
+    /// A task is not followed any more: it is gone, or no longer belongs to its service.
     TaskExit {
         /// When.
         ts: u64,
@@ -225,6 +225,8 @@ pub enum Event {
         task: Task,
         /// How long it was followed, in nanoseconds.
         followed_ns: u64,
+        /// Does it go on living, without being followed?
+        alive: bool,
     },
     /// A followed task executed a program; its address space is a new one.
     Exec {

@@ -147,7 +147,7 @@ pub(super) fn map_io(source: io::Error) -> ProbeError {
 }
 
 /// A task's stat, if it is there and has not begun to exit.
-fn read_stat(pid: u32, tid: u32) -> Option<Stat> {
+pub(super) fn read_stat(pid: u32, tid: u32) -> Option<Stat> {
     let stat = Stat::from_file(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
     let exiting = stat.flags & PF_EXITING != 0 || matches!(stat.state, 'Z' | 'X' | 'x');
     (!exiting).then_some(stat)

@@ -19,7 +19,7 @@ use super::{
     error::ProbeError,
     hooks::{self, Hooks, Need, Preference},
     offsets::Offsets,
-    seed::map_io,
+    seed::{self, map_io},
     support,
     tables::{Record, Tables, read},
 };
@@ -108,6 +108,8 @@ pub struct Source {
     housekeeping_ns: u64,
     lost: [u64; Stat::COUNT],
     pending: Vec<Event>,
+    /// The process that is just being let go of.
+    leaving: Option<u32>,
     page_shift: u32,
     ns_per_tick: u64,
 }
@@ -166,6 +168,7 @@ impl Source {
             housekeeping_ns: now,
             lost: [0; Stat::COUNT],
             pending: Vec::new(),
+            leaving: None,
             page_shift: rustix::param::page_size().trailing_zeros(),
             ns_per_tick: 1_000_000_000 / procfs::ticks_per_second().max(1),
         })
@@ -211,7 +214,7 @@ impl Source {
         self.tables.configure(self.options.slow_ns, self.options.min_mapping_bytes, report).map_err(map_io)
     }
 
-    /// Stops following a process.
+    /// Stops following a process that lives on.
     ///
     /// # Errors
     /// If a table cannot be mapped.
@@ -220,11 +223,18 @@ impl Source {
             let tracked = tracked.as_ref()?;
             (tracked.task.process.id == pid && !tracked.exited).then_some((slot, tracked.task.thread.id))
         }).collect();
+        self.leaving = Some(pid);
         for (slot, tid) in slots {
             self.unpublish(tid, slot)?;
             self.finished(slot)?;
         }
+        self.leaving = None;
         Ok(())
+    }
+
+    /// Does the process run, and has not begun to exit?
+    pub fn is_running(pid: u32) -> bool {
+        seed::read_stat(pid, pid).is_some()
     }
 
     /// Appends what has happened since the last call. Returns true if there is more to drain at once.
@@ -435,6 +445,7 @@ impl Source {
             ts: self.now(),
             task: tracked.task,
             followed_ns: monotonic_ns().saturating_sub(read!(record, born_ns)),
+            alive: false,
         });
         if let Some(process) = self.processes.get_mut(&tracked.process_slot) {
             process.live = process.live.saturating_sub(1);
@@ -541,6 +552,7 @@ impl Source {
             ts: exit_ns + self.epoch_ns,
             task,
             followed_ns: exit_ns.saturating_sub(read!(record, born_ns)),
+            alive: self.leaving == Some(task.process.id),
         });
         if let Some(process) = self.processes.get_mut(&process_slot) {
             process.live = process.live.saturating_sub(1);
