@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use slowburn_probes::event::{Call, Event, Life, Origin, Task, name_of};
+use slowburn_probes::event::{Call, Event, Origin, Task, name_of};
 
 use crate::{
     detect::Detector,
@@ -80,7 +80,7 @@ impl Pipeline {
         self.meter.add(event);
         match event {
             Event::TaskStart { ts, task, origin, creator } => self.task_start(*ts, task, *origin, *creator, out),
-            Event::TaskExit { ts, task, followed_ns } => self.task_exit(*ts, task, *followed_ns, out),
+            Event::TaskExit { ts, task, followed_ns, alive } => self.task_exit(*ts, task, *followed_ns, *alive, out),
             Event::Exec { ts, task } => out(Record::Target(self.target(*ts, TargetEventKind::Executed, task))),
             Event::Mapping { .. } | Event::Delay { .. } => {
                 if self.single_events {
@@ -136,18 +136,18 @@ impl Pipeline {
         }
     }
 
-    fn task_exit(&mut self, ts: u64, task: &Task, followed_ns: u64, out: &mut impl FnMut(Record)) {
-        if self.meter.end(task) != Turn::ProcessEnds {
-            if self.single_events {
-                out(Record::Thread(self.thread(ts, ThreadEventKind::Exited, task, None, Some(followed_ns))));
-            }
-            return;
-        }
+    fn task_exit(&mut self, ts: u64, task: &Task, followed_ns: u64, alive: bool, out: &mut impl FnMut(Record)) {
+        let turn = self.meter.end(task);
         // The last thread of a process that has outlived its first one is a thread of its own.
-        if task.thread.id != task.process.id && self.single_events {
+        let is_thread = turn != Turn::ProcessEnds || task.thread.id != task.process.id;
+        if is_thread && self.single_events && !alive {
             out(Record::Thread(self.thread(ts, ThreadEventKind::Exited, task, None, Some(followed_ns))));
         }
-        out(Record::Target(self.target(ts, TargetEventKind::Exited, task)));
+        if turn != Turn::ProcessEnds {
+            return;
+        }
+        let kind = if alive { TargetEventKind::Left } else { TargetEventKind::Exited };
+        out(Record::Target(self.target(ts, kind, task)));
         if let Some(service) = self.services.get_mut(task.service as usize) {
             service.live = service.live.saturating_sub(1);
             if service.live == 0 {
@@ -176,15 +176,6 @@ impl Pipeline {
             created: None,
             name: None,
             detail: None,
-        }
-    }
-
-    /// A record about a process that is followed no more although it lives.
-    pub fn left(&self, ts: u64, process: Life, service: u32) -> TargetEvent {
-        TargetEvent {
-            pid: Some(process.id),
-            created: Some(Moment(process.start_ns)),
-            ..self.service_event(ts, TargetEventKind::Left, service)
         }
     }
 

@@ -10,9 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slowburn_probes::{event::Life, linux::{ProbeError, Source}};
+use slowburn_probes::linux::{ProbeError, Source};
 
-use crate::attach::{AttachError, Host, Rule, Service, Target, find};
+use crate::attach::{AttachError, Host, Rule, Service, Target, find, poll};
 
 /// Rounds of looking for new members until none is found: one that forks while it is not followed yet
 /// has children that are found in the next round.
@@ -33,9 +33,6 @@ pub struct Scope {
     rescan_due: bool,
     rescanned: Instant,
 }
-
-/// A process that lives and is not followed any more, with the index of its service.
-pub type Leaver = (Life, u32);
 
 impl Scope {
     /// Looks the target up.
@@ -72,14 +69,10 @@ impl Scope {
     /// # Errors
     /// If what is there now is ambiguous.
     pub fn look_for_target(&mut self) -> Result<bool, AttachError> {
-        match find(&self.target, &self.host, self.all) {
-            Ok(services) => {
-                self.services = services;
-                Ok(true)
-            }
-            Err(error) if error.may_appear() => Ok(false),
-            Err(error) => Err(error),
-        }
+        let found = poll(&self.target, &self.host, self.all)?;
+        let is_there = found.is_some();
+        self.services = found.unwrap_or_default();
+        Ok(is_there)
     }
 
     /// Can any of the services come back once it is gone?
@@ -156,21 +149,20 @@ impl Scope {
     /// If a table cannot be mapped.
     pub fn verify(&self, pid: u32, service: u32, source: &mut Source) -> Result<(), ProbeError> {
         let Some(service) = self.services.get(service as usize) else { return Ok(()) };
-        let gone = !self.host.proc.join(pid.to_string()).exists();
-        if gone || service.accepts(&self.host, pid).is_some() {
-            return Ok(());
+        if Source::is_running(pid) && service.accepts(&self.host, pid).is_none() {
+            source.unfollow(pid)?;
         }
-        source.unfollow(pid)
+        Ok(())
     }
 
-    /// Compares what is followed with the services, if it is time. Returns who has left.
+    /// Compares what is followed with the services, if it is time.
     ///
     /// # Errors
     /// If a table is full.
-    pub fn rescan(&mut self, source: &mut Source, window_ended: bool) -> Result<Vec<Leaver>, ProbeError> {
+    pub fn rescan(&mut self, source: &mut Source, window_ended: bool) -> Result<(), ProbeError> {
         let overdue = self.rescan_due && self.rescanned.elapsed() >= Duration::from_secs(1);
         if !window_ended && !overdue {
-            return Ok(Vec::new());
+            return Ok(());
         }
         (self.rescan_due, self.rescanned) = (false, Instant::now());
         self.tell_kernel(source)?;
@@ -178,23 +170,18 @@ impl Scope {
         self.unfollow_leavers(source)
     }
 
-    /// Processes that moved out of a followed cgroup. Descendants of a process that was followed by its
-    /// name stay, whatever becomes of their parents.
-    fn unfollow_leavers(&self, source: &mut Source) -> Result<Vec<Leaver>, ProbeError> {
-        let followed: Vec<Leaver> = source.processes().collect();
-        let mut leavers = Vec::new();
-        for (index, service) in (0_u32..).zip(&self.services) {
-            if matches!(service.rule, Rule::Process | Rule::Pid) {
-                continue;
-            }
-            let gone = |life: &Life| !self.host.proc.join(life.id.to_string()).exists();
-            let moved = followed.iter().filter(|(life, service)| *service == index && !gone(life));
-            for (life, _) in moved.filter(|(life, _)| service.accepts(&self.host, life.id).is_none()) {
-                source.unfollow(life.id)?;
-                leavers.push((*life, index));
+    /// Lets go of processes that moved out of a followed cgroup. Descendants of a process that was followed
+    /// by its name stay, whatever becomes of their parents.
+    fn unfollow_leavers(&self, source: &mut Source) -> Result<(), ProbeError> {
+        let followed: Vec<_> = source.processes().collect();
+        for (process, index) in followed {
+            let Some(service) = self.services.get(index as usize) else { continue };
+            let by_cgroup = !matches!(service.rule, Rule::Process | Rule::Pid);
+            if by_cgroup && Source::is_running(process.id) && service.accepts(&self.host, process.id).is_none() {
+                source.unfollow(process.id)?;
             }
         }
-        Ok(leavers)
+        Ok(())
     }
 }
 

@@ -203,10 +203,7 @@ impl<'a> Session<'a> {
                 break;
             }
         }
-        let ts = self.source.now();
-        for (process, service) in self.scope.rescan(&mut self.source, false)? {
-            self.sinks.record(Record::Target(self.pipeline.left(ts, process, service)));
-        }
+        self.scope.rescan(&mut self.source, false)?;
         self.sinks.output.flush();
         Ok(())
     }
@@ -232,11 +229,8 @@ impl<'a> Session<'a> {
     fn end_window(&mut self) -> anyhow::Result<()> {
         self.source.end_window(&mut self.events)?;
         self.process()?;
-        let ts = self.source.now();
-        for (process, service) in self.scope.rescan(&mut self.source, true)? {
-            self.sinks.record(Record::Target(self.pipeline.left(ts, process, service)));
-        }
-        self.note_output_losses(ts);
+        self.scope.rescan(&mut self.source, true)?;
+        self.note_output_losses(self.source.now());
         self.sinks.terminal.status(self.pipeline.live_processes(), self.pipeline.raised());
         self.sinks.output.flush();
         Ok(())

@@ -1,0 +1,112 @@
+//! A flag as a sentence, with units a person reads at a glance.
+
+use jiff::Timestamp;
+
+use crate::stream::{Flag, FlagState, Metric, Moment};
+
+/// The finding as a sentence.
+pub fn sentence(flag: &Flag) -> String {
+    let (subject, evidence) = (subject(flag), &flag.evidence);
+    let show = |value| quantity(flag.metric, value);
+    let since = time_of_day(flag.since, flag.ts);
+    if flag.state == FlagState::Cleared {
+        let why = evidence.cleared_because.as_deref().unwrap_or("no reason given");
+        return format!("{subject} no longer climbs: {why}; it went from {} to {} since {since}", show(evidence.baseline), show(evidence.now));
+    }
+    format!(
+        "{subject} climbs by {} (95 %: {} to {}), from {} to {} since {since}",
+        per_hour(flag.metric, evidence.slope_per_hour),
+        show(evidence.slope_low_per_hour),
+        show(evidence.slope_high_per_hour),
+        show(evidence.baseline),
+        show(evidence.now),
+    )
+}
+
+/// Whose what: `shop (pid 812), thread worker-3 (tid 820): run-queue delay (p99)`.
+fn subject(flag: &Flag) -> String {
+    let process = format!("{} (pid {})", flag.process.service, flag.process.pid);
+    let thread = flag.thread.as_ref().map(|thread| format!(", thread {} (tid {})", thread.name, thread.tid)).unwrap_or_default();
+    let metric = match flag.metric {
+        Metric::CommittedBytes => "committed memory",
+        Metric::MappedRate => "mapping rate",
+        Metric::ThreadsLive => "number of threads",
+        Metric::DelayP99 => "run-queue delay (p99)",
+    };
+    format!("{process}{thread}: {metric}")
+}
+
+fn per_hour(metric: Metric, value: f64) -> String {
+    let separator = if metric == Metric::MappedRate { " per hour" } else { "/h" };
+    format!("{}{separator}", quantity(metric, value))
+}
+
+/// A value in its metric's unit.
+fn quantity(metric: Metric, value: f64) -> String {
+    const BYTES: &[(f64, &str)] = &[(1.0, "B"), (1024.0, "KiB"), (1_048_576.0, "MiB"), (1_073_741_824.0, "GiB"), (1_099_511_627_776.0, "TiB")];
+    const TIME: &[(f64, &str)] = &[(1.0, "ns"), (1e3, "us"), (1e6, "ms"), (1e9, "s")];
+    match metric {
+        Metric::CommittedBytes => scaled(value, BYTES),
+        Metric::MappedRate => format!("{}/s", scaled(value, BYTES)),
+        Metric::ThreadsLive => digits(value),
+        Metric::DelayP99 => scaled(value, TIME),
+    }
+}
+
+/// The value in the largest unit of which it is at least one.
+fn scaled(value: f64, units: &[(f64, &str)]) -> String {
+    let unit = units.iter().rev().find(|(size, _)| value.abs() >= *size).or(units.first());
+    unit.map_or_else(|| digits(value), |(size, name)| format!("{} {name}", digits(value / size)))
+}
+
+/// Two or three significant digits; none behind the point from 10 on.
+fn digits(value: f64) -> String {
+    let text = if value.abs() < 9.95 { format!("{value:.1}") } else { format!("{value:.0}") };
+    let text = text.strip_suffix(".0").unwrap_or(&text);
+    if text == "-0" { "0".to_owned() } else { text.to_owned() }
+}
+
+/// The time of day, with the date if it was another day than the flag's.
+fn time_of_day(moment: Moment, flagged: Moment) -> String {
+    let read = |moment: Moment| Timestamp::from_nanosecond(i128::from(moment.0)).ok();
+    let Some((time, flagged)) = read(moment).zip(read(flagged)) else {
+        return moment.to_string();
+    };
+    let text = format!("{time:.0}");
+    match text.split_once('T') {
+        Some((day, clock)) if format!("{flagged:.0}").starts_with(day) => clock.to_owned(),
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_for_people() {
+        let cases = [
+            (Metric::CommittedBytes, 0.0, "0 B"),
+            (Metric::CommittedBytes, 1023.0, "1023 B"),
+            (Metric::CommittedBytes, 31.0 * 1_048_576.0, "31 MiB"),
+            (Metric::CommittedBytes, -1.5 * 1_048_576.0, "-1.5 MiB"),
+            (Metric::CommittedBytes, 14.06 * 1_073_741_824.0, "14 GiB"),
+            (Metric::MappedRate, 65_536.0, "64 KiB/s"),
+            (Metric::ThreadsLive, 7200.4, "7200"),
+            (Metric::ThreadsLive, -0.01, "0"),
+            (Metric::DelayP99, 250_000.0, "250 us"),
+            (Metric::DelayP99, 1_250_000.0, "1.2 ms"),
+        ];
+        for (metric, value, expected) in cases {
+            assert_eq!(quantity(metric, value), expected);
+        }
+        assert_eq!(per_hour(Metric::MappedRate, 2048.0), "2 KiB/s per hour");
+    }
+
+    #[test]
+    fn another_day_is_named() {
+        let noon = Moment(1_700_000_000_000_000_000);
+        assert_eq!(time_of_day(noon, noon), "22:13:20Z");
+        assert_eq!(time_of_day(noon, Moment(noon.0 + 86_400_000_000_000)), "2023-11-14T22:13:20Z");
+    }
+}
