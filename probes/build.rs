@@ -4,7 +4,8 @@ use std::{env, path::PathBuf};
 
 fn main() {
     println!("cargo::rerun-if-env-changed=SLOWBURN_BPF_OBJECT");
-    let committed = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("ebpf/prebuilt/slowburn.bpf.o");
+    let committed = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"))
+        .join("ebpf/prebuilt/slowburn.bpf.o");
     let object = env::var("SLOWBURN_BPF_OBJECT").map_or(committed, PathBuf::from);
     assert!(
         object.is_file(),

@@ -28,6 +28,10 @@ pub const SIGNIFICANT_DIGITS: u8 = 1;
 /// BPF has no count-leading-zeros instruction and the compiler's expansion of `leading_zeros` takes
 /// about 40 instructions; this takes 6 compares, and is constant-foldable all the same.
 #[inline(always)]
+#[expect(
+    clippy::inline_always,
+    reason = "a call between BPF programs costs more than this does"
+)]
 const fn top_bit(mut value: u64) -> u32 {
     let mut bit = 0;
     if value >> 32 != 0 {
@@ -58,6 +62,10 @@ const fn top_bit(mut value: u64) -> u32 {
 
 /// The bucket that `value` belongs to; always below [`BUCKETS`].
 #[inline(always)]
+#[expect(
+    clippy::inline_always,
+    reason = "a call between BPF programs costs more than this does"
+)]
 pub const fn bucket(value: u64) -> usize {
     if value < LINEAR as u64 {
         return value as usize;

@@ -37,6 +37,10 @@ pub enum Command {
 
 /// `slowburn run`
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 #[command(group(ArgGroup::new("target").required(true)))]
 pub struct Run {
     /// Attach to a service by name: systemd unit, else container, else process name
@@ -150,7 +154,15 @@ pub enum Events {
 impl Run {
     /// What to attach to. clap has made sure that exactly one kind is given.
     pub fn target(&self) -> Target {
-        let Self { service, unit, container, cgroup, process, pid, .. } = self;
+        let Self {
+            service,
+            unit,
+            container,
+            cgroup,
+            process,
+            pid,
+            ..
+        } = self;
         if let Some(name) = service {
             Target::Service(name.clone())
         } else if let Some(name) = unit {
@@ -189,15 +201,19 @@ fn name(text: &str) -> Result<String, String> {
 }
 
 fn duration(text: &str, shortest: Duration, longest: Duration) -> Result<Duration, String> {
-    let value = humantime::parse_duration(text).map_err(|e| format!("{e} (examples: 500ms, 10s, 5m)"))?;
+    let value =
+        humantime::parse_duration(text).map_err(|e| format!("{e} (examples: 500ms, 10s, 5m)"))?;
     if value < shortest || value > longest {
-        let range = (humantime::format_duration(shortest), humantime::format_duration(longest));
+        let range = (
+            humantime::format_duration(shortest),
+            humantime::format_duration(longest),
+        );
         return Err(format!("must be between {} and {}", range.0, range.1));
     }
     Ok(value)
 }
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 fn window(text: &str) -> Result<Duration, String> {
     duration(text, Duration::from_millis(100), HOUR)
@@ -212,9 +228,15 @@ fn run_time(text: &str) -> Result<Duration, String> {
 }
 
 fn size(text: &str, smallest: u64, largest: u64) -> Result<u64, String> {
-    let value: ByteSize = text.parse().map_err(|e| format!("{e} (examples: 64KiB, 1MiB)"))?;
+    let value: ByteSize = text
+        .parse()
+        .map_err(|e| format!("{e} (examples: 64KiB, 1MiB)"))?;
     if value.0 < smallest || value.0 > largest {
-        return Err(format!("must be between {} and {}", ByteSize(smallest), ByteSize(largest)));
+        return Err(format!(
+            "must be between {} and {}",
+            ByteSize(smallest),
+            ByteSize(largest)
+        ));
     }
     Ok(value.0)
 }
@@ -232,7 +254,11 @@ fn ring_size(text: &str) -> Result<u32, String> {
     let value = size(text, page, 1 << 30)?;
     if !value.is_power_of_two() {
         let (below, above) = (value.next_power_of_two() / 2, value.next_power_of_two());
-        return Err(format!("must be a power of two, such as {} or {}", ByteSize(below), ByteSize(above)));
+        return Err(format!(
+            "must be a power of two, such as {} or {}",
+            ByteSize(below),
+            ByteSize(above)
+        ));
     }
     Ok(value as u32)
 }
@@ -243,7 +269,9 @@ fn hooks(text: &str) -> Result<HookChoice, String> {
         return Ok(HookChoice(preference));
     }
     for part in text.split(',') {
-        let (need, family) = part.split_once('=').ok_or("expected NEED=FORM, such as sched=raw or mem=kprobe")?;
+        let (need, family) = part
+            .split_once('=')
+            .ok_or("expected NEED=FORM, such as sched=raw or mem=kprobe")?;
         match need {
             "sched" => preference.sched = Some(hook_family(Need::Sched, family)?),
             "mem" | "memory" => preference.memory = Some(hook_family(Need::Memory, family)?),
@@ -255,10 +283,14 @@ fn hooks(text: &str) -> Result<HookChoice, String> {
 
 fn hook_family(need: Need, text: &str) -> Result<Family, String> {
     let families = Family::of(need);
-    families.iter().copied().find(|family| family.name() == text).ok_or_else(|| {
-        let names: Vec<_> = families.iter().map(|family| family.name()).collect();
-        format!("unknown form {text:?} for {need}: {}", names.join(", "))
-    })
+    families
+        .iter()
+        .copied()
+        .find(|family| family.name() == text)
+        .ok_or_else(|| {
+            let names: Vec<_> = families.iter().map(|family| family.name()).collect();
+            format!("unknown form {text:?} for {need}: {}", names.join(", "))
+        })
 }
 
 #[cfg(test)]
@@ -282,8 +314,14 @@ mod tests {
 
     #[test]
     fn exactly_one_kind_of_target() {
-        assert_eq!(run(&["--service", "a"]).unwrap().target(), Target::Service("a".into()));
-        assert_eq!(run(&["--pid", "1", "--pid", "2"]).unwrap().target(), Target::Pids(vec![1, 2]));
+        assert_eq!(
+            run(&["--service", "a"]).unwrap().target(),
+            Target::Service("a".into())
+        );
+        assert_eq!(
+            run(&["--pid", "1", "--pid", "2"]).unwrap().target(),
+            Target::Pids(vec![1, 2])
+        );
         assert!(run(&[]).is_err());
         assert!(run(&["--service", "a", "--unit", "b"]).is_err());
     }
@@ -317,7 +355,17 @@ mod tests {
 
     #[test]
     fn sizes_and_times_have_units() {
-        let run = run(&["--service", "a", "--window", "500ms", "--min-mapping", "64KiB", "--ring-size", "4KiB"]).unwrap();
+        let run = run(&[
+            "--service",
+            "a",
+            "--window",
+            "500ms",
+            "--min-mapping",
+            "64KiB",
+            "--ring-size",
+            "4KiB",
+        ])
+        .unwrap();
         assert_eq!(run.window, Duration::from_millis(500));
         assert_eq!(run.min_mapping, 65_536);
         assert_eq!(run.ring_size, 4_096);

@@ -21,7 +21,12 @@ pub struct DelayCounts {
 
 impl Default for DelayCounts {
     fn default() -> Self {
-        Self { counts: Box::new([0; BUCKETS]), count: 0, sum_ns: 0, max_ns: 0 }
+        Self {
+            counts: Box::new([0; BUCKETS]),
+            count: 0,
+            sum_ns: 0,
+            max_ns: 0,
+        }
     }
 }
 
@@ -50,7 +55,11 @@ impl DelayCounts {
     }
 
     fn buckets(&self) -> impl Iterator<Item = (usize, u64)> {
-        self.counts.iter().copied().enumerate().filter(|(_, count)| *count != 0)
+        self.counts
+            .iter()
+            .copied()
+            .enumerate()
+            .filter(|(_, count)| *count != 0)
     }
 }
 
@@ -71,7 +80,11 @@ pub fn empty() -> Histogram<u64> {
 
 impl Default for Summariser {
     fn default() -> Self {
-        Self { histogram: empty(), serializer: V2DeflateSerializer::new(), bytes: Vec::new() }
+        Self {
+            histogram: empty(),
+            serializer: V2DeflateSerializer::new(),
+            bytes: Vec::new(),
+        }
     }
 }
 
@@ -92,7 +105,13 @@ impl Summariser {
             // Every bucket lies within the bounds.
             let _ = self.histogram.record_n(lowest(bucket), count);
         }
-        let quantile = |q| Some(self.histogram.value_at_quantile(q).min(delays.max_ns.max(1)));
+        let quantile = |q| {
+            Some(
+                self.histogram
+                    .value_at_quantile(q)
+                    .min(delays.max_ns.max(1)),
+            )
+        };
         summary.p50_ns = quantile(0.5);
         summary.p90_ns = quantile(0.9);
         summary.p99_ns = quantile(0.99);
@@ -124,7 +143,11 @@ mod tests {
     fn counts(values: &[u64]) -> DelayCounts {
         let mut counts = DelayCounts::default();
         for &value in values {
-            counts.add(&Delays { counts: vec![(bucket(value) as u16, 1)], sum_ns: value, max_ns: value });
+            counts.add(&Delays {
+                counts: vec![(bucket(value) as u16, 1)],
+                sum_ns: value,
+                max_ns: value,
+            });
         }
         counts
     }

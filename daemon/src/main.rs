@@ -16,7 +16,11 @@ fn main() -> ExitCode {
         1 => LevelFilter::INFO,
         _ => LevelFilter::DEBUG,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .init();
     let result = match &cli.command {
         Command::Run(options) => run::run(options, cli.verbose > 1),
         Command::Services(options) => services::run(options),

@@ -12,8 +12,7 @@ use slowburn_probes::event::{
 use crate::{
     histogram::{DelayCounts, Summariser},
     stream::{
-        KernelSummary, MemorySummary, Moment, ProcessId, Scope, ThreadId,
-        ThreadSummary, Window,
+        KernelSummary, MemorySummary, Moment, ProcessId, Scope, ThreadId, ThreadSummary, Window,
     },
 };
 
@@ -75,33 +74,59 @@ impl Meter {
     /// A task is followed from now on.
     pub fn begin(&mut self, task: &Task, origin: Origin) -> Turn {
         let is_new = !self.processes.contains_key(&task.process);
-        let process = self.processes.entry(task.process).or_insert_with(|| Process::new(task.service));
+        let process = self
+            .processes
+            .entry(task.process)
+            .or_insert_with(|| Process::new(task.service));
         process.live += 1;
         // What ran already was not created in this window.
         if origin != Origin::Found {
             process.created += 1;
             self.thread(task).began = true;
         }
-        if is_new { Turn::ProcessBegins } else { Turn::ThreadBegins }
+        if is_new {
+            Turn::ProcessBegins
+        } else {
+            Turn::ThreadBegins
+        }
     }
 
     /// A followed task is gone.
     pub fn end(&mut self, task: &Task) -> Turn {
         self.thread(task).ended = true;
-        let Some(process) = self.processes.get_mut(&task.process) else { return Turn::ThreadEnds };
+        let Some(process) = self.processes.get_mut(&task.process) else {
+            return Turn::ThreadEnds;
+        };
         process.live = process.live.saturating_sub(1);
         process.exited += 1;
         // Its last waits were not seen by the kernel's account.
         process.waits = None;
-        if process.live == 0 { Turn::ProcessEnds } else { Turn::ThreadEnds }
+        if process.live == 0 {
+            Turn::ProcessEnds
+        } else {
+            Turn::ThreadEnds
+        }
     }
 
     /// Adds a reading. Other events leave the meter as it is.
     pub fn add(&mut self, event: &Event) {
         match event {
-            Event::Sample { task, memory, delays, account } => self.sample(task, memory, delays, *account),
-            Event::Process { process, service, account, standing } => {
-                let entry = self.processes.entry(*process).or_insert_with(|| Process::new(*service));
+            Event::Sample {
+                task,
+                memory,
+                delays,
+                account,
+            } => self.sample(task, memory, delays, *account),
+            Event::Process {
+                process,
+                service,
+                account,
+                standing,
+            } => {
+                let entry = self
+                    .processes
+                    .entry(*process)
+                    .or_insert_with(|| Process::new(*service));
                 entry.account = *account;
                 entry.standing = *standing;
             }
@@ -110,7 +135,13 @@ impl Meter {
         }
     }
 
-    fn sample(&mut self, task: &Task, memory: &MemoryFlow, delays: &Delays, account: Option<ThreadAccount>) {
+    fn sample(
+        &mut self,
+        task: &Task,
+        memory: &MemoryFlow,
+        delays: &Delays,
+        account: Option<ThreadAccount>,
+    ) {
         let thread = self.thread(task);
         thread.task = *task;
         thread.memory.add(memory);
@@ -129,26 +160,40 @@ impl Meter {
     }
 
     fn thread(&mut self, task: &Task) -> &mut Thread {
-        self.threads.entry((task.process, task.thread)).or_insert_with(|| Thread {
-            task: *task,
-            began: false,
-            ended: false,
-            memory: MemoryFlow::default(),
-            delays: DelayCounts::default(),
-            account: None,
-        })
+        self.threads
+            .entry((task.process, task.thread))
+            .or_insert_with(|| Thread {
+                task: *task,
+                began: false,
+                ended: false,
+                memory: MemoryFlow::default(),
+                delays: DelayCounts::default(),
+                account: None,
+            })
     }
 
     /// Ends the current window: calls `out` with a window for each process, followed by its threads that did anything.
-    pub fn end_window(&mut self, ts: u64, period_ns: u64, services: &[String], mut out: impl FnMut(Window)) {
+    pub fn end_window(
+        &mut self,
+        ts: u64,
+        period_ns: u64,
+        services: &[String],
+        mut out: impl FnMut(Window),
+    ) {
         let mut threads: Vec<_> = self.threads.drain().map(|(_, thread)| thread).collect();
         threads.sort_unstable_by_key(|t| (t.task.process, t.task.thread));
         let mut processes: Vec<_> = self.processes.keys().copied().collect();
         processes.sort_unstable();
         let mut threads = threads.into_iter().peekable();
         for life in processes {
-            let common = Common { ts: Moment(ts), period_ns, lost: self.lost };
-            let Some(process) = self.processes.get_mut(&life) else { continue };
+            let common = Common {
+                ts: Moment(ts),
+                period_ns,
+                lost: self.lost,
+            };
+            let Some(process) = self.processes.get_mut(&life) else {
+                continue;
+            };
             let id = process_id(life, process.service, services);
             out(process.window(id.clone(), &common, &mut self.summariser));
             if process.live == 0 {
@@ -189,7 +234,12 @@ impl Process {
     }
 
     /// Makes the window and starts the next one.
-    fn window(&mut self, process: ProcessId, common: &Common, summariser: &mut Summariser) -> Window {
+    fn window(
+        &mut self,
+        process: ProcessId,
+        common: &Common,
+        summariser: &mut Summariser,
+    ) -> Window {
         let delay = summariser.summarise(&self.delays);
         self.delays.clear();
         let account = std::mem::take(&mut self.account);
@@ -295,7 +345,10 @@ mod tests {
     fn task(pid: u32, tid: u32, start_ns: u64) -> Task {
         Task {
             thread: Life { id: tid, start_ns },
-            process: Life { id: pid, start_ns: 1 },
+            process: Life {
+                id: pid,
+                start_ns: 1,
+            },
             service: 0,
             name: *b"worker\0\0\0\0\0\0\0\0\0\0",
         }
@@ -304,9 +357,19 @@ mod tests {
     fn sample(task: Task, waits: u32, reserved: u64) -> Event {
         Event::Sample {
             task,
-            memory: MemoryFlow { reserved, ..MemoryFlow::default() },
-            delays: Delays { counts: vec![(10, waits)], sum_ns: u64::from(waits) * 10, max_ns: 10 },
-            account: Some(ThreadAccount { run_delay_ns: u64::from(waits) * 10, run_count: u64::from(waits) }),
+            memory: MemoryFlow {
+                reserved,
+                ..MemoryFlow::default()
+            },
+            delays: Delays {
+                counts: vec![(10, waits)],
+                sum_ns: u64::from(waits) * 10,
+                max_ns: 10,
+            },
+            account: Some(ThreadAccount {
+                run_delay_ns: u64::from(waits) * 10,
+                run_count: u64::from(waits),
+            }),
         }
     }
 
@@ -319,8 +382,14 @@ mod tests {
     #[test]
     fn process_is_the_sum_of_its_threads() {
         let mut meter = Meter::default();
-        assert_eq!(meter.begin(&task(1, 1, 1), Origin::Found), Turn::ProcessBegins);
-        assert_eq!(meter.begin(&task(1, 2, 5), Origin::Thread), Turn::ThreadBegins);
+        assert_eq!(
+            meter.begin(&task(1, 1, 1), Origin::Found),
+            Turn::ProcessBegins
+        );
+        assert_eq!(
+            meter.begin(&task(1, 2, 5), Origin::Thread),
+            Turn::ThreadBegins
+        );
         meter.add(&sample(task(1, 1, 1), 3, 100));
         meter.add(&sample(task(1, 2, 5), 4, 50));
         let got = windows(&mut meter);
@@ -330,7 +399,14 @@ mod tests {
         assert_eq!(got[0].delay.count, 7);
         assert_eq!(got[0].memory.reserved_bytes, 150);
         assert_eq!(got[0].kernel.run_count, Some(7));
-        assert_eq!(got[0].threads, Some(ThreadSummary { live: 2, created: 1, exited: 0 }));
+        assert_eq!(
+            got[0].threads,
+            Some(ThreadSummary {
+                live: 2,
+                created: 1,
+                exited: 0
+            })
+        );
         assert_eq!(got[1].delay.count + got[2].delay.count, 7);
         assert_eq!(got[1].thread.as_ref().unwrap().name, "worker");
     }
@@ -345,8 +421,18 @@ mod tests {
         let got = windows(&mut meter);
         assert_eq!(got.len(), 1);
         assert_eq!(got[0].delay.count, 4);
-        assert_eq!(got[0].threads, Some(ThreadSummary { live: 1, created: 1, exited: 1 }));
-        assert_eq!(got[0].kernel.run_count, None, "the dead thread's account is unknown");
+        assert_eq!(
+            got[0].threads,
+            Some(ThreadSummary {
+                live: 1,
+                created: 1,
+                exited: 1
+            })
+        );
+        assert_eq!(
+            got[0].kernel.run_count, None,
+            "the dead thread's account is unknown"
+        );
         let next = windows(&mut meter);
         assert_eq!(next[0].delay.count, 0, "a window starts empty");
         assert_eq!(next[0].kernel.run_count, Some(0));
@@ -362,7 +448,11 @@ mod tests {
         meter.begin(&task(1, 2, 9), Origin::Thread);
         meter.add(&sample(task(1, 2, 9), 1, 0));
         let got = windows(&mut meter);
-        let ended: Vec<_> = got.iter().filter(|w| w.scope == Scope::Thread).map(|w| w.ended).collect();
+        let ended: Vec<_> = got
+            .iter()
+            .filter(|w| w.scope == Scope::Thread)
+            .map(|w| w.ended)
+            .collect();
         assert_eq!(ended, [true, false]);
     }
 
@@ -381,7 +471,11 @@ mod tests {
     fn losses_are_shown_once() {
         let mut meter = Meter::default();
         meter.begin(&task(1, 1, 1), Origin::Found);
-        meter.add(&Event::Loss { ts: 1, class: slowburn_probes::event::Class::Mapping, count: 5 });
+        meter.add(&Event::Loss {
+            ts: 1,
+            class: slowburn_probes::event::Class::Mapping,
+            count: 5,
+        });
         assert_eq!(windows(&mut meter)[0].lost, 5);
         assert_eq!(windows(&mut meter)[0].lost, 0);
     }

@@ -51,7 +51,13 @@ impl Pipeline {
 
     /// Names the services, for a target that was waited for.
     pub fn set_services(&mut self, names: &[String]) {
-        self.services = names.iter().map(|_| Service { live: 0, seen: false }).collect();
+        self.services = names
+            .iter()
+            .map(|_| Service {
+                live: 0,
+                seen: false,
+            })
+            .collect();
         self.names = names.to_vec();
     }
 
@@ -79,9 +85,23 @@ impl Pipeline {
     pub fn event(&mut self, event: &Event, out: &mut impl FnMut(Record)) {
         self.meter.add(event);
         match event {
-            Event::TaskStart { ts, task, origin, creator } => self.task_start(*ts, task, *origin, *creator, out),
-            Event::TaskExit { ts, task, followed_ns, alive } => self.task_exit(*ts, task, *followed_ns, *alive, out),
-            Event::Exec { ts, task } => out(Record::Target(self.target(*ts, TargetEventKind::Executed, task))),
+            Event::TaskStart {
+                ts,
+                task,
+                origin,
+                creator,
+            } => self.task_start(*ts, task, *origin, *creator, out),
+            Event::TaskExit {
+                ts,
+                task,
+                followed_ns,
+                alive,
+            } => self.task_exit(*ts, task, *followed_ns, *alive, out),
+            Event::Exec { ts, task } => out(Record::Target(self.target(
+                *ts,
+                TargetEventKind::Executed,
+                task,
+            ))),
             Event::Mapping { .. } | Event::Delay { .. } => {
                 if self.single_events {
                     self.single(event, out);
@@ -110,59 +130,109 @@ impl Pipeline {
     /// Counts and passes on a loss.
     pub fn lose(&mut self, ts: u64, class: LossClass, count: u64, out: &mut impl FnMut(Record)) {
         *self.lost.entry(class).or_default() += count;
-        out(Record::Loss(Loss { ts: Moment(ts), class, count }));
+        out(Record::Loss(Loss {
+            ts: Moment(ts),
+            class,
+            count,
+        }));
     }
 
     fn end_window(&mut self, ts: u64, period_ns: u64, out: &mut impl FnMut(Record)) {
         let mut windows = Vec::new();
-        self.meter.end_window(ts, period_ns, &self.names, |window| windows.push(window));
+        self.meter
+            .end_window(ts, period_ns, &self.names, |window| windows.push(window));
         for window in windows {
             self.window(window, out);
         }
     }
 
-    fn task_start(&mut self, ts: u64, task: &Task, origin: Origin, creator: Option<(u32, u32)>, out: &mut impl FnMut(Record)) {
+    fn task_start(
+        &mut self,
+        ts: u64,
+        task: &Task,
+        origin: Origin,
+        creator: Option<(u32, u32)>,
+        out: &mut impl FnMut(Record),
+    ) {
         match self.meter.begin(task, origin) {
             Turn::ProcessBegins => {
                 self.service_begins(ts, task, out);
-                let kind = if origin == Origin::Found { TargetEventKind::Found } else { TargetEventKind::Started };
+                let kind = if origin == Origin::Found {
+                    TargetEventKind::Found
+                } else {
+                    TargetEventKind::Started
+                };
                 let mut event = self.target(ts, kind, task);
-                event.detail = creator.map(|(pid, tid)| format!("created by thread {tid} of process {pid}"));
+                event.detail =
+                    creator.map(|(pid, tid)| format!("created by thread {tid} of process {pid}"));
                 out(Record::Target(event));
             }
             // Threads that ran already are in the windows' counts.
             _ if origin == Origin::Found || !self.single_events => {}
-            _ => out(Record::Thread(self.thread(ts, ThreadEventKind::Started, task, creator, None))),
+            _ => out(Record::Thread(self.thread(
+                ts,
+                ThreadEventKind::Started,
+                task,
+                creator,
+                None,
+            ))),
         }
     }
 
-    fn task_exit(&mut self, ts: u64, task: &Task, followed_ns: u64, alive: bool, out: &mut impl FnMut(Record)) {
+    fn task_exit(
+        &mut self,
+        ts: u64,
+        task: &Task,
+        followed_ns: u64,
+        alive: bool,
+        out: &mut impl FnMut(Record),
+    ) {
         let turn = self.meter.end(task);
         // The last thread of a process that has outlived its first one is a thread of its own.
         let is_thread = turn != Turn::ProcessEnds || task.thread.id != task.process.id;
         if is_thread && self.single_events && !alive {
-            out(Record::Thread(self.thread(ts, ThreadEventKind::Exited, task, None, Some(followed_ns))));
+            out(Record::Thread(self.thread(
+                ts,
+                ThreadEventKind::Exited,
+                task,
+                None,
+                Some(followed_ns),
+            )));
         }
         if turn != Turn::ProcessEnds {
             return;
         }
-        let kind = if alive { TargetEventKind::Left } else { TargetEventKind::Exited };
+        let kind = if alive {
+            TargetEventKind::Left
+        } else {
+            TargetEventKind::Exited
+        };
         out(Record::Target(self.target(ts, kind, task)));
         if let Some(service) = self.services.get_mut(task.service as usize) {
             service.live = service.live.saturating_sub(1);
             if service.live == 0 {
-                out(Record::Target(self.service_event(ts, TargetEventKind::Gone, task.service)));
+                out(Record::Target(self.service_event(
+                    ts,
+                    TargetEventKind::Gone,
+                    task.service,
+                )));
             }
         }
     }
 
     fn service_begins(&mut self, ts: u64, task: &Task, out: &mut impl FnMut(Record)) {
-        let Some(service) = self.services.get_mut(task.service as usize) else { return };
+        let Some(service) = self.services.get_mut(task.service as usize) else {
+            return;
+        };
         service.live += 1;
         let returned = service.live == 1 && service.seen;
         service.seen = true;
         if returned {
-            out(Record::Target(self.service_event(ts, TargetEventKind::Returned, task.service)));
+            out(Record::Target(self.service_event(
+                ts,
+                TargetEventKind::Returned,
+                task.service,
+            )));
         }
     }
 
@@ -171,7 +241,11 @@ impl Pipeline {
         TargetEvent {
             ts: Moment(ts),
             event,
-            service: self.names.get(service as usize).cloned().unwrap_or_default(),
+            service: self
+                .names
+                .get(service as usize)
+                .cloned()
+                .unwrap_or_default(),
             pid: None,
             created: None,
             name: None,
@@ -188,7 +262,14 @@ impl Pipeline {
         }
     }
 
-    fn thread(&self, ts: u64, event: ThreadEventKind, task: &Task, creator: Option<(u32, u32)>, followed_ns: Option<u64>) -> Thread {
+    fn thread(
+        &self,
+        ts: u64,
+        event: ThreadEventKind,
+        task: &Task,
+        creator: Option<(u32, u32)>,
+        followed_ns: Option<u64>,
+    ) -> Thread {
         Thread {
             ts: Moment(ts),
             event,
@@ -201,7 +282,17 @@ impl Pipeline {
 
     fn single(&self, event: &Event, out: &mut impl FnMut(Record)) {
         match event {
-            Event::Mapping { ts, task, call, address, length, detail, flags, reserved_change, committed_change } => {
+            Event::Mapping {
+                ts,
+                task,
+                call,
+                address,
+                length,
+                detail,
+                flags,
+                reserved_change,
+                committed_change,
+            } => {
                 let has_detail = !matches!(call, Call::Unmap | Call::Brk);
                 out(Record::Mapping(Mapping {
                     ts: Moment(*ts),
@@ -216,7 +307,15 @@ impl Pipeline {
                     flags: (*call == Call::Map).then_some(*flags),
                 }));
             }
-            Event::Delay { ts, task, wait_ns, cpu, culprit, culprit_name, culprit_followed } => {
+            Event::Delay {
+                ts,
+                task,
+                wait_ns,
+                cpu,
+                culprit,
+                culprit_name,
+                culprit_followed,
+            } => {
                 out(Record::Delay(Delay {
                     ts: Moment(*ts),
                     process: process_id(task.process, task.service, &self.names),

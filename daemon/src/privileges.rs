@@ -6,7 +6,11 @@ use caps::{CapSet, Capability, CapsHashSet};
 ///
 /// `CAP_BPF` for tables, where the kernel asks for it even with a descriptor at hand;
 /// `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH` to read the counters and names of other users' processes.
-const KEPT: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+const KEPT: [Capability; 3] = [
+    Capability::CAP_BPF,
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_DAC_READ_SEARCH,
+];
 
 /// Gives up all other capabilities of this thread and of those it starts, for good. `writes_file` keeps what it
 /// takes to open the output anew, wherever it is.

@@ -41,7 +41,10 @@ impl Scope {
     /// If nothing is found, or several services are and `all` is not set.
     pub fn find(host: Host, target: Target, all: bool) -> Result<Self, AttachError> {
         let services = find(&target, &host, all)?;
-        Ok(Self { services, ..Self::waiting(host, target, all) })
+        Ok(Self {
+            services,
+            ..Self::waiting(host, target, all)
+        })
     }
 
     /// A scope without a service yet; [`Scope::look_for_target`] may find one.
@@ -134,7 +137,10 @@ impl Scope {
             return Ok(());
         }
         self.looks += 1;
-        let accepting = self.services.iter().position(|service| service.accepts(&self.host, pid).is_some());
+        let accepting = self
+            .services
+            .iter()
+            .position(|service| service.accepts(&self.host, pid).is_some());
         if let Some(index) = accepting {
             // A cgroup may have been made anew, under another id.
             self.tell_kernel(source)?;
@@ -148,7 +154,9 @@ impl Scope {
     /// # Errors
     /// If a table cannot be mapped.
     pub fn verify(&self, pid: u32, service: u32, source: &mut Source) -> Result<(), ProbeError> {
-        let Some(service) = self.services.get(service as usize) else { return Ok(()) };
+        let Some(service) = self.services.get(service as usize) else {
+            return Ok(());
+        };
         if Source::is_running(pid) && service.accepts(&self.host, pid).is_none() {
             source.unfollow(pid)?;
         }
@@ -175,9 +183,14 @@ impl Scope {
     fn unfollow_leavers(&self, source: &mut Source) -> Result<(), ProbeError> {
         let followed: Vec<_> = source.processes().collect();
         for (process, index) in followed {
-            let Some(service) = self.services.get(index as usize) else { continue };
+            let Some(service) = self.services.get(index as usize) else {
+                continue;
+            };
             let by_cgroup = !matches!(service.rule, Rule::Process | Rule::Pid);
-            if by_cgroup && Source::is_running(process.id) && service.accepts(&self.host, process.id).is_none() {
+            if by_cgroup
+                && Source::is_running(process.id)
+                && service.accepts(&self.host, process.id).is_none()
+            {
                 source.unfollow(process.id)?;
             }
         }

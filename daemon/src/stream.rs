@@ -46,7 +46,9 @@ impl<'de> Deserialize<'de> for Version {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match u64::deserialize(deserializer)? {
             1 => Ok(Self),
-            other => Err(de::Error::custom(format!("version {other} of the stream is not known to this slowburn (it knows {VERSION})"))),
+            other => Err(de::Error::custom(format!(
+                "version {other} of the stream is not known to this slowburn (it knows {VERSION})"
+            ))),
         }
     }
 }
@@ -83,7 +85,9 @@ impl<'de> Deserialize<'de> for Moment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<str>::deserialize(deserializer)?;
         let time: Timestamp = text.parse().map_err(de::Error::custom)?;
-        u64::try_from(time.as_nanosecond()).map(Self).map_err(|_| de::Error::custom("a time before 1970"))
+        u64::try_from(time.as_nanosecond())
+            .map(Self)
+            .map_err(|_| de::Error::custom("a time before 1970"))
     }
 }
 
@@ -271,13 +275,25 @@ pub struct TargetEvent {
     #[serde(rename = "service.name")]
     pub service: String,
     /// To which of its processes; absent for what happens to the service as a whole.
-    #[serde(rename = "process.pid", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "process.pid",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub pid: Option<u32>,
     /// When that process was created.
-    #[serde(rename = "process.creation.time", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "process.creation.time",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub created: Option<Moment>,
     /// Name of the program it runs.
-    #[serde(rename = "process.executable.name", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "process.executable.name",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub name: Option<String>,
     /// More in words, where there is more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -380,7 +396,11 @@ pub struct Thread {
     #[serde(flatten)]
     pub thread: ThreadId,
     /// The thread that created it.
-    #[serde(rename = "creator.thread.id", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "creator.thread.id",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub creator: Option<u32>,
     /// How long it was followed, for one that ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -433,7 +453,9 @@ pub struct Culprit {
 }
 
 /// Whether a window is about a process or one of its threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// A process: the sum over its threads, those that ended within the window included.
@@ -641,7 +663,9 @@ pub enum FlagKind {
 }
 
 /// What a flag is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Private writable address space, in bytes.
@@ -688,7 +712,9 @@ pub struct Loss {
 }
 
 /// What can be lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum LossClass {
     /// Mapping records: the ring buffer was full. The windows' sums are not affected.

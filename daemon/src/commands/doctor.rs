@@ -2,12 +2,17 @@
 
 use anyhow::bail;
 use serde_json::json;
-use slowburn_probes::linux::{Check, Family, Hooks, Need, Options, ProbeError, Limits, Preference, Source, support};
+use slowburn_probes::linux::{
+    Check, Family, Hooks, Limits, Need, Options, Preference, ProbeError, Source, support,
+};
 
 use crate::cli::Doctor;
 
 /// A small ring is enough to see whether rings work.
-const TRIAL: Limits = Limits { ring_bytes: 64 << 10, max_tasks: 16 };
+const TRIAL: Limits = Limits {
+    ring_bytes: 64 << 10,
+    max_tasks: 16,
+};
 
 /// Looks at the host, and tries the hooks if it may.
 ///
@@ -39,7 +44,13 @@ pub fn run(options: &Doctor) -> anyhow::Result<()> {
 
 fn print_text(checks: &[Check], trial: &Result<Hooks, ProbeError>) {
     for check in checks {
-        let mark = if check.ok { "ok  " } else if check.required { "FAIL" } else { "note" };
+        let mark = if check.ok {
+            "ok  "
+        } else if check.required {
+            "FAIL"
+        } else {
+            "note"
+        };
         println!("{mark}  {}: {}", check.name, check.found);
         if let Some(advice) = &check.advice {
             println!("      {advice}");
@@ -60,10 +71,15 @@ fn print_hook(hooks: &Hooks, need: Need) {
     let family = chosen(hooks, need);
     println!("ok    {need} hooks: {family}");
     for refusal in hooks.refusals.iter().filter(|refusal| refusal.need == need) {
-        println!("      {} would be better: {}", refusal.family, refusal.reason);
+        println!(
+            "      {} would be better: {}",
+            refusal.family, refusal.reason
+        );
     }
     if family == Family::Syscall {
-        println!("      system call tracepoints put every thread of the host on the slower system call path");
+        println!(
+            "      system call tracepoints put every thread of the host on the slower system call path"
+        );
     }
 }
 
@@ -94,5 +110,8 @@ fn print_json(checks: &[Check], trial: &Result<Hooks, ProbeError>) {
         })
     });
     let error = trial.as_ref().err().map(ToString::to_string);
-    println!("{}", json!({ "checks": checks, "hooks": hooks, "error": error }));
+    println!(
+        "{}",
+        json!({ "checks": checks, "hooks": hooks, "error": error })
+    );
 }

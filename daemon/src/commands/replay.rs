@@ -27,7 +27,10 @@ use crate::{
 pub fn run(options: &Replay) -> anyhow::Result<()> {
     let path = cli::file(&options.output);
     let terminal = Terminal::new(options.quiet, path.is_none() && io::stdout().is_terminal());
-    let output = JsonOutput::open(OutputOptions { path, rotation: None })?;
+    let output = JsonOutput::open(OutputOptions {
+        path,
+        rotation: None,
+    })?;
     let mut replayer = Replayer {
         pipeline: Pipeline::new(&[], true, Detector::new(Config::default())),
         output,
@@ -40,7 +43,8 @@ pub fn run(options: &Replay) -> anyhow::Result<()> {
         if line.trim().is_empty() {
             continue;
         }
-        let line: Line = serde_json::from_str(&line).with_context(|| format!("{name}, line {number}, is not a record of slowburn"))?;
+        let line: Line = serde_json::from_str(&line)
+            .with_context(|| format!("{name}, line {number}, is not a record of slowburn"))?;
         replayer.record(line.record);
         if replayer.output.is_closed() {
             return Ok(());
@@ -60,7 +64,12 @@ struct Replayer {
 
 impl Replayer {
     fn record(&mut self, record: Record) {
-        let Self { pipeline, output, terminal, records } = self;
+        let Self {
+            pipeline,
+            output,
+            terminal,
+            records,
+        } = self;
         let mut out = |record: Record| {
             terminal.record(&record);
             *records.entry(record.type_name().into()).or_default() += 1;

@@ -44,7 +44,9 @@ pub fn run(options: &Run, kernel_log: bool) -> anyhow::Result<()> {
     let host = Host::live()?;
     let target = options.target();
     let scope = match Scope::find(host.clone(), target.clone(), options.all) {
-        Err(error) if options.wait && error.may_appear() => Scope::waiting(host, target, options.all),
+        Err(error) if options.wait && error.may_appear() => {
+            Scope::waiting(host, target, options.all)
+        }
         found => found?,
     };
     let source = Source::start(probe_options(options, kernel_log))?;
@@ -53,10 +55,21 @@ pub fn run(options: &Run, kernel_log: bool) -> anyhow::Result<()> {
         tracing::warn!("privileges that are not needed could not be given up: {error}");
     }
     let on_terminal = path.is_none() && io::stdout().is_terminal();
-    let rotation = options.rotate_size.map(|bytes| Rotation { bytes, keep: options.rotate_keep });
+    let rotation = options.rotate_size.map(|bytes| Rotation {
+        bytes,
+        keep: options.rotate_keep,
+    });
     let output = JsonOutput::open(OutputOptions { path, rotation })?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let mut session = Session::new(options, source, scope, Sinks::new(output, Terminal::new(options.quiet, on_terminal)));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let mut session = Session::new(
+        options,
+        source,
+        scope,
+        Sinks::new(output, Terminal::new(options.quiet, on_terminal)),
+    );
     runtime.block_on(session.run())
 }
 
@@ -67,7 +80,10 @@ fn probe_options(options: &Run, kernel_log: bool) -> linux::Options {
         Events::None => (u64::MAX, u64::MAX),
     };
     linux::Options {
-        limits: linux::Limits { ring_bytes: options.ring_size, max_tasks: options.max_tasks },
+        limits: linux::Limits {
+            ring_bytes: options.ring_size,
+            max_tasks: options.max_tasks,
+        },
         slow_ns,
         min_mapping_bytes,
         preference: options.hooks.0,
@@ -84,7 +100,11 @@ struct Sinks {
 
 impl Sinks {
     fn new(output: JsonOutput, terminal: Terminal) -> Self {
-        Self { output, terminal, records: BTreeMap::new() }
+        Self {
+            output,
+            terminal,
+            records: BTreeMap::new(),
+        }
     }
 
     fn record(&mut self, record: Record) {
@@ -134,7 +154,11 @@ impl<'a> Session<'a> {
             options,
             source,
             scope,
-            pipeline: Pipeline::new(&names, options.events != Events::None, Detector::new(Config::default())),
+            pipeline: Pipeline::new(
+                &names,
+                options.events != Events::None,
+                Detector::new(Config::default()),
+            ),
             sinks,
             events: Vec::new(),
             started,
@@ -184,7 +208,9 @@ impl<'a> Session<'a> {
     /// Gone for good, or gone at all if that is what the user waits for.
     fn target_is_gone(&self) -> bool {
         let found = !self.scope.services().is_empty();
-        found && !self.pipeline.any_alive() && (self.options.exit_with_target || !self.scope.can_return())
+        found
+            && !self.pipeline.any_alive()
+            && (self.options.exit_with_target || !self.scope.can_return())
     }
 
     fn look_for_target(&mut self) -> anyhow::Result<()> {
@@ -213,13 +239,21 @@ impl<'a> Session<'a> {
         let mut events = std::mem::take(&mut self.events);
         for event in &events {
             match event {
-                Event::StrangerExec { pid, .. } => self.scope.stranger_exec(*pid, &mut self.source)?,
-                Event::TaskStart { task, origin: Origin::Name, .. } => {
-                    self.scope.verify(task.process.id, task.service, &mut self.source)?;
+                Event::StrangerExec { pid, .. } => {
+                    self.scope.stranger_exec(*pid, &mut self.source)?;
+                }
+                Event::TaskStart {
+                    task,
+                    origin: Origin::Name,
+                    ..
+                } => {
+                    self.scope
+                        .verify(task.process.id, task.service, &mut self.source)?;
                 }
                 _ => {}
             }
-            self.pipeline.event(event, &mut |record| self.sinks.record(record));
+            self.pipeline
+                .event(event, &mut |record| self.sinks.record(record));
         }
         events.clear();
         self.events = events;
@@ -231,7 +265,9 @@ impl<'a> Session<'a> {
         self.process()?;
         self.scope.rescan(&mut self.source, true)?;
         self.note_output_losses(self.source.now());
-        self.sinks.terminal.status(self.pipeline.live_processes(), self.pipeline.raised());
+        self.sinks
+            .terminal
+            .status(self.pipeline.live_processes(), self.pipeline.raised());
         self.sinks.output.flush();
         Ok(())
     }
@@ -239,7 +275,10 @@ impl<'a> Session<'a> {
     fn note_output_losses(&mut self, ts: u64) {
         let lost = self.sinks.output.take_lost();
         if lost > 0 {
-            self.pipeline.lose(ts, LossClass::Output, lost, &mut |record| self.sinks.record(record));
+            self.pipeline
+                .lose(ts, LossClass::Output, lost, &mut |record| {
+                    self.sinks.record(record);
+                });
         }
     }
 
@@ -266,7 +305,9 @@ impl<'a> Session<'a> {
             targets,
         })));
         if self.scope.services().is_empty() {
-            let mut event = self.pipeline.service_event(self.started, TargetEventKind::Waiting, 0);
+            let mut event = self
+                .pipeline
+                .service_event(self.started, TargetEventKind::Waiting, 0);
             event.service = self.options.target().to_string();
             self.sinks.record(Record::Target(event));
         }
@@ -302,7 +343,11 @@ fn every(start: Instant, period: Duration) -> Interval {
 }
 
 fn names(scope: &Scope) -> Vec<String> {
-    scope.services().iter().map(|service| service.name.clone()).collect()
+    scope
+        .services()
+        .iter()
+        .map(|service| service.name.clone())
+        .collect()
 }
 
 fn watched(service: &crate::attach::Service) -> WatchedService {
@@ -310,7 +355,11 @@ fn watched(service: &crate::attach::Service) -> WatchedService {
         service: service.name.clone(),
         rule: service.rule,
         why: service.why.clone(),
-        pids: service.processes.iter().map(|process| process.pid).collect(),
+        pids: service
+            .processes
+            .iter()
+            .map(|process| process.pid)
+            .collect(),
     }
 }
 

@@ -19,7 +19,11 @@ const SHOWN_PIDS: usize = 6;
 pub fn run(options: &Services) -> anyhow::Result<()> {
     let services = list(&Host::live()?);
     let mut out = io::stdout().lock();
-    let written = if options.json { as_json(&services, &mut out) } else { as_table(&services, &mut out) };
+    let written = if options.json {
+        as_json(&services, &mut out)
+    } else {
+        as_table(&services, &mut out)
+    };
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
@@ -27,15 +31,35 @@ pub fn run(options: &Services) -> anyhow::Result<()> {
 }
 
 fn as_table(services: &[Service], out: &mut impl Write) -> io::Result<()> {
-    let width = services.iter().map(|s| s.name.chars().count()).max().unwrap_or(0).clamp(7, 48);
-    writeln!(out, "{:<width$}  {:<9}  {:<30}  WHY", "SERVICE", "RULE", "PIDS")?;
+    let width = services
+        .iter()
+        .map(|s| s.name.chars().count())
+        .max()
+        .unwrap_or(0)
+        .clamp(7, 48);
+    writeln!(
+        out,
+        "{:<width$}  {:<9}  {:<30}  WHY",
+        "SERVICE", "RULE", "PIDS"
+    )?;
     for service in services {
-        let mut pids: Vec<_> = service.processes.iter().take(SHOWN_PIDS).map(|p| p.pid.to_string()).collect();
+        let mut pids: Vec<_> = service
+            .processes
+            .iter()
+            .take(SHOWN_PIDS)
+            .map(|p| p.pid.to_string())
+            .collect();
         if service.processes.len() > SHOWN_PIDS {
             pids.push(format!("+{}", service.processes.len() - SHOWN_PIDS));
         }
         let rule = service.rule.to_string();
-        writeln!(out, "{:<width$}  {rule:<9}  {:<30}  {}", service.name, pids.join(","), service.why)?;
+        writeln!(
+            out,
+            "{:<width$}  {rule:<9}  {:<30}  {}",
+            service.name,
+            pids.join(","),
+            service.why
+        )?;
     }
     Ok(())
 }

@@ -146,10 +146,14 @@ impl JsonOutput {
 
     /// Hands over what there is, without waiting.
     pub fn flush(&mut self) {
-        let Some(message) = self.take_block() else { return };
+        let Some(message) = self.take_block() else {
+            return;
+        };
         let Some(sender) = &self.sender else { return };
-        if let Err(TrySendError::Full(Message::Block { records, .. }) | TrySendError::Disconnected(Message::Block { records, .. })) =
-            sender.try_send(message)
+        if let Err(
+            TrySendError::Full(Message::Block { records, .. })
+            | TrySendError::Disconnected(Message::Block { records, .. }),
+        ) = sender.try_send(message)
         {
             self.shared.lost.fetch_add(records, Ordering::Relaxed);
         }
@@ -162,7 +166,10 @@ impl JsonOutput {
         // Keeps one allocation in use as long as the writer keeps up.
         let bytes = self.block.split().freeze();
         self.block.reserve(BLOCK);
-        Some(Message::Block { bytes, records: std::mem::take(&mut self.records) })
+        Some(Message::Block {
+            bytes,
+            records: std::mem::take(&mut self.records),
+        })
     }
 
     /// Opens the file anew, after somebody else has renamed it.
@@ -208,7 +215,10 @@ struct Writer {
 
 enum Out {
     Stdout,
-    File { file: File, bytes: u64 },
+    File {
+        file: File,
+        bytes: u64,
+    },
     /// Could not be opened again.
     Broken,
 }
@@ -217,9 +227,18 @@ impl Writer {
     fn open(options: OutputOptions, shared: Arc<Shared>) -> Result<Self, OutputError> {
         let out = match &options.path {
             None => Out::Stdout,
-            Some(path) => open(path).map_err(|source| OutputError::Open { path: path.clone(), source })?,
+            Some(path) => open(path).map_err(|source| OutputError::Open {
+                path: path.clone(),
+                source,
+            })?,
         };
-        Ok(Self { options, out, shared, untold: 0, told: None })
+        Ok(Self {
+            options,
+            out,
+            shared,
+            untold: 0,
+            told: None,
+        })
     }
 
     fn run(&mut self, receiver: &Receiver<Message>) {
@@ -272,15 +291,25 @@ impl Writer {
 
     /// Tells about losses: at once when they begin, then now and then, and when writing works again.
     fn tell(&mut self, error: Option<&io::Error>) {
-        let place = self.options.path.as_ref().map_or("standard output".into(), |p| p.display().to_string());
+        let place = self
+            .options
+            .path
+            .as_ref()
+            .map_or("standard output".into(), |p| p.display().to_string());
         match error {
             Some(error) if self.told.is_none_or(|told| told.elapsed() >= REMIND) => {
-                tracing::error!("cannot write to {place}: {error}; {} records lost, slowburn goes on", self.untold);
+                tracing::error!(
+                    "cannot write to {place}: {error}; {} records lost, slowburn goes on",
+                    self.untold
+                );
                 self.told = Some(Instant::now());
                 self.untold = 0;
             }
             None if self.told.take().is_some() => {
-                tracing::info!("writing to {place} works again; {} more records were lost", self.untold);
+                tracing::info!(
+                    "writing to {place} works again; {} more records were lost",
+                    self.untold
+                );
                 self.untold = 0;
             }
             _ => {}
@@ -288,12 +317,17 @@ impl Writer {
     }
 
     fn reopen(&mut self) {
-        let Some(path) = &self.options.path else { return };
+        let Some(path) = &self.options.path else {
+            return;
+        };
         match open(path) {
             Ok(out) => self.out = out,
             Err(error) => {
                 if !matches!(self.out, Out::Broken) {
-                    tracing::error!("cannot open {} again: {error}; records are lost until it works", path.display());
+                    tracing::error!(
+                        "cannot open {} again: {error}; records are lost until it works",
+                        path.display()
+                    );
                 }
                 self.out = Out::Broken;
             }
@@ -301,7 +335,9 @@ impl Writer {
     }
 
     fn rotate_if_due(&mut self) {
-        let (Some(rotation), Out::File { bytes, .. }, Some(path)) = (self.options.rotation, &self.out, &self.options.path) else {
+        let (Some(rotation), Out::File { bytes, .. }, Some(path)) =
+            (self.options.rotation, &self.out, &self.options.path)
+        else {
             return;
         };
         if *bytes < rotation.bytes {
@@ -315,7 +351,11 @@ impl Writer {
 }
 
 fn open(path: &Path) -> io::Result<Out> {
-    let file = OpenOptions::new().append(true).create(true).mode(MODE).open(path)?;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(MODE)
+        .open(path)?;
     let bytes = file.metadata()?.len();
     Ok(Out::File { file, bytes })
 }
@@ -343,11 +383,19 @@ mod tests {
     use crate::stream::{Loss, LossClass, Moment};
 
     fn loss(count: u64) -> Record {
-        Record::Loss(Loss { ts: Moment(1), class: LossClass::Mapping, count })
+        Record::Loss(Loss {
+            ts: Moment(1),
+            class: LossClass::Mapping,
+            count,
+        })
     }
 
     fn lines(path: &Path) -> Vec<String> {
-        fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
+        fs::read_to_string(path)
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 
     #[test]
@@ -355,7 +403,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
         fs::write(&path, "{\"earlier\":true}\n").unwrap();
-        let mut output = JsonOutput::open(OutputOptions { path: Some(path.clone()), rotation: None }).unwrap();
+        let mut output = JsonOutput::open(OutputOptions {
+            path: Some(path.clone()),
+            rotation: None,
+        })
+        .unwrap();
         output.record(loss(7));
         assert_eq!(output.finish(), 0);
         assert_eq!(
@@ -371,9 +423,17 @@ mod tests {
     fn new_files_are_not_for_everybody() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
-        let mut output = JsonOutput::open(OutputOptions { path: Some(path.clone()), rotation: None }).unwrap();
+        let mut output = JsonOutput::open(OutputOptions {
+            path: Some(path.clone()),
+            rotation: None,
+        })
+        .unwrap();
         assert_eq!(output.finish(), 0);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o137, 0, "nothing beyond 0640");
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o137,
+            0,
+            "nothing beyond 0640"
+        );
     }
 
     #[test]
@@ -381,7 +441,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
         let rotation = Some(Rotation { bytes: 1, keep: 2 });
-        let mut output = JsonOutput::open(OutputOptions { path: Some(path.clone()), rotation }).unwrap();
+        let mut output = JsonOutput::open(OutputOptions {
+            path: Some(path.clone()),
+            rotation,
+        })
+        .unwrap();
         for n in 1..=4 {
             output.record(loss(n));
             output.flush();
@@ -398,7 +462,11 @@ mod tests {
     fn reopens_after_a_rename() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
-        let mut output = JsonOutput::open(OutputOptions { path: Some(path.clone()), rotation: None }).unwrap();
+        let mut output = JsonOutput::open(OutputOptions {
+            path: Some(path.clone()),
+            rotation: None,
+        })
+        .unwrap();
         output.record(loss(1));
         output.flush();
         // The queue is in order: once the file is there anew, the first record is in the old one.
@@ -416,7 +484,11 @@ mod tests {
 
     #[test]
     fn full_disk_loses_visibly() {
-        let mut output = JsonOutput::open(OutputOptions { path: Some("/dev/full".into()), rotation: None }).unwrap();
+        let mut output = JsonOutput::open(OutputOptions {
+            path: Some("/dev/full".into()),
+            rotation: None,
+        })
+        .unwrap();
         output.record(loss(1));
         output.record(loss(2));
         assert_eq!(output.finish(), 2);
@@ -424,7 +496,17 @@ mod tests {
 
     #[test]
     fn unwritable_path_is_named() {
-        let error = JsonOutput::open(OutputOptions { path: Some("/nonexistent/x".into()), rotation: None }).err().unwrap();
-        assert!(error.to_string().starts_with("cannot write to /nonexistent/x: "), "{error}");
+        let error = JsonOutput::open(OutputOptions {
+            path: Some("/nonexistent/x".into()),
+            rotation: None,
+        })
+        .err()
+        .unwrap();
+        assert!(
+            error
+                .to_string()
+                .starts_with("cannot write to /nonexistent/x: "),
+            "{error}"
+        );
     }
 }

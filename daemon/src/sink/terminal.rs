@@ -55,9 +55,15 @@ impl Terminal {
             Record::Flag(flag) if flag.state != FlagState::Updated => self.flag(flag),
             Record::Loss(loss) => self.totals.lost += loss.count,
             Record::Target(event) => match event.event {
-                TargetEventKind::Gone => self.say(&format!("{} is gone; waiting for its return", event.service)),
+                TargetEventKind::Gone => self.say(&format!(
+                    "{} is gone; waiting for its return",
+                    event.service
+                )),
                 TargetEventKind::Returned => self.say(&format!("{} is back", event.service)),
-                TargetEventKind::Waiting => self.say(&format!("{} does not run yet; waiting for it", event.service)),
+                TargetEventKind::Waiting => self.say(&format!(
+                    "{} does not run yet; waiting for it",
+                    event.service
+                )),
                 _ => {}
             },
             _ => {}
@@ -66,7 +72,10 @@ impl Terminal {
 
     fn window(&mut self, window: &Window) {
         self.totals.waits += window.delay.count;
-        self.totals.worst_p99_ns = self.totals.worst_p99_ns.max(window.delay.p99_ns.unwrap_or(0));
+        self.totals.worst_p99_ns = self
+            .totals
+            .worst_p99_ns
+            .max(window.delay.p99_ns.unwrap_or(0));
         self.totals.mapped += window.memory.reserved_bytes;
         self.totals.threads += window.threads.map_or(0, |t| t.live);
         self.totals.period_ns = window.period_ns;

@@ -34,7 +34,9 @@ pub unsafe fn and(word: *mut u64, bits: u64) {
 pub unsafe fn swap(word: *mut u64, value: u64) -> u64 {
     let mut value = value;
     // SAFETY: as in `or`.
-    unsafe { asm!("{value} = xchg_64({word} + 0, {value})", word = in(reg) word, value = inout(reg) value) }
+    unsafe {
+        asm!("{value} = xchg_64({word} + 0, {value})", word = in(reg) word, value = inout(reg) value)
+    }
     value
 }
 
@@ -46,7 +48,9 @@ pub unsafe fn swap(word: *mut u64, value: u64) -> u64 {
 pub unsafe fn swap32(half: *mut u32, value: u32) -> u32 {
     let mut value = value;
     // SAFETY: as in `or`.
-    unsafe { asm!("{value} = xchg32_32({half} + 0, {value})", half = in(reg) half, value = inout(wreg) value) }
+    unsafe {
+        asm!("{value} = xchg32_32({half} + 0, {value})", half = in(reg) half, value = inout(wreg) value)
+    }
     value
 }
 
@@ -72,6 +76,8 @@ pub unsafe fn compare_swap32(half: *mut u32, expected: u32, new: u32) -> u32 {
 pub unsafe fn fetch_add32(half: *mut u32, addend: u32) -> u32 {
     let mut value = addend;
     // SAFETY: as in `or`.
-    unsafe { asm!("{value} = atomic_fetch_add((u32 *)({half} + 0), {value})", half = in(reg) half, value = inout(wreg) value) }
+    unsafe {
+        asm!("{value} = atomic_fetch_add((u32 *)({half} + 0), {value})", half = in(reg) half, value = inout(wreg) value)
+    }
     value
 }

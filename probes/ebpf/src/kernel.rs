@@ -118,7 +118,10 @@ impl Task for TypedTask {
             if mm.is_null() {
                 return (0, 0);
             }
-            (load(mm, OFFSET_MM_TOTAL_VM.load()), load(mm, OFFSET_MM_DATA_VM.load()))
+            (
+                load(mm, OFFSET_MM_TOTAL_VM.load()),
+                load(mm, OFFSET_MM_DATA_VM.load()),
+            )
         }
     }
 }

@@ -72,7 +72,14 @@ pub fn btf_sched_switch(ctx: BtfTracePointContext) -> i32 {
 pub fn btf_task_newtask(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: task_newtask(task, clone_flags)
     let child = unsafe { typed_task(&ctx, 0) };
-    task::created(&ctx, child, child.tid(), child.tgid(), child.start_boot_ns(), child.comm());
+    task::created(
+        &ctx,
+        child,
+        child.tid(),
+        child.tgid(),
+        child.start_boot_ns(),
+        child.comm(),
+    );
     0
 }
 
@@ -105,7 +112,8 @@ fn rename_from_kernel(tid: u32, name: *const c_void) {
     }
     let mut comm: Comm = [0; 16];
     // SAFETY: the helper checks the address and writes at most the length of the buffer.
-    if unsafe { aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes(name.cast(), &mut comm) }.is_ok() {
+    if unsafe { aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes(name.cast(), &mut comm) }.is_ok()
+    {
         task::renamed(tid, comm);
     }
 }
@@ -141,7 +149,14 @@ pub fn raw_sched_switch(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "task_newtask")]
 pub fn raw_task_newtask(ctx: RawTracePointContext) -> i32 {
     let child = untyped_task(&ctx, 0);
-    task::created(&ctx, child, child.tid(), child.tgid(), child.start_boot_ns(), child.comm());
+    task::created(
+        &ctx,
+        child,
+        child.tid(),
+        child.tgid(),
+        child.start_boot_ns(),
+        child.comm(),
+    );
     0
 }
 
@@ -196,8 +211,13 @@ pub fn tp_sched_wakeup_new(ctx: TracePointContext) -> u32 {
 #[tracepoint(category = "sched", name = "sched_switch")]
 pub fn tp_sched_switch(ctx: TracePointContext) -> u32 {
     // SAFETY: prev_pid at 24, prev_state at 32, next_pid at 56
-    let (prev_tid, prev_state, next_tid) =
-        unsafe { (field::<u32>(&ctx, 24), field::<u64>(&ctx, 32), field::<u32>(&ctx, 56)) };
+    let (prev_tid, prev_state, next_tid) = unsafe {
+        (
+            field::<u32>(&ctx, 24),
+            field::<u64>(&ctx, 32),
+            field::<u32>(&ctx, 56),
+        )
+    };
     sched::switched(prev_tid, prev_state & PREV_STATE_PREEMPTED != 0, next_tid);
     0
 }
@@ -214,11 +234,22 @@ pub fn tp_task_newtask(ctx: TracePointContext) -> u32 {
         )
     };
     let current = TypedTask::current();
-    let tgid = if flags & CLONE_THREAD == 0 { tid } else { current.tgid() };
+    let tgid = if flags & CLONE_THREAD == 0 {
+        tid
+    } else {
+        current.tgid()
+    };
     // The record has no start time, but this is the moment. For the same reason a new process's address
     // space is taken from its parent: it is a copy.
     // SAFETY: the helper has no preconditions.
-    task::created(&ctx, current, tid, tgid, unsafe { bpf_ktime_get_boot_ns() }, comm);
+    task::created(
+        &ctx,
+        current,
+        tid,
+        tgid,
+        unsafe { bpf_ktime_get_boot_ns() },
+        comm,
+    );
     0
 }
 
@@ -250,7 +281,12 @@ pub fn tp_sched_process_exit(_ctx: TracePointContext) -> u32 {
 pub fn tp_task_rename(ctx: TracePointContext) -> u32 {
     // SAFETY: pid at 8, oldcomm[16] at 12, newcomm[16] at 28. Kernels from 6.17 have dropped the pid, and
     // the daemon does not load this program there.
-    let (tid, comm) = unsafe { (field::<u32>(&ctx, 8), comm_from(word(&ctx, 28), word(&ctx, 36))) };
+    let (tid, comm) = unsafe {
+        (
+            field::<u32>(&ctx, 8),
+            comm_from(word(&ctx, 28), word(&ctx, 36)),
+        )
+    };
     task::renamed(tid, comm);
     0
 }
@@ -281,9 +317,15 @@ fn untyped_args(regs: *const c_void) -> [u64; 4] {
     let offsets = OFFSET_SYSCALL_ARGS.load();
     let read = |offset: u32| {
         // SAFETY: the helper checks the address.
-        unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(regs.add(offset as usize).cast()) }.unwrap_or(0)
+        unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(regs.add(offset as usize).cast()) }
+            .unwrap_or(0)
     };
-    [read(offsets[0]), read(offsets[1]), read(offsets[2]), read(offsets[3])]
+    [
+        read(offsets[0]),
+        read(offsets[1]),
+        read(offsets[2]),
+        read(offsets[3]),
+    ]
 }
 
 /// The three forms of the hook on one system call.
@@ -358,12 +400,60 @@ unsafe fn enter_args<const N: usize>(ctx: &TracePointContext) -> [u64; 4] {
     args
 }
 
-memory_hook!(call::MAP, "mmap", fexit_mmap, kprobe_mmap, kretprobe_mmap, enter_mmap, exit_mmap);
-memory_hook!(call::UNMAP, "munmap", fexit_munmap, kprobe_munmap, kretprobe_munmap, enter_munmap, exit_munmap);
-memory_hook!(call::REMAP, "mremap", fexit_mremap, kprobe_mremap, kretprobe_mremap, enter_mremap, exit_mremap);
-memory_hook!(call::BRK, "brk", fexit_brk, kprobe_brk, kretprobe_brk, enter_brk, exit_brk);
-memory_hook!(call::ADVISE, "madvise", fexit_madvise, kprobe_madvise, kretprobe_madvise, enter_madvise, exit_madvise);
-memory_hook!(call::PROTECT, "mprotect", fexit_mprotect, kprobe_mprotect, kretprobe_mprotect, enter_mprotect, exit_mprotect);
+memory_hook!(
+    call::MAP,
+    "mmap",
+    fexit_mmap,
+    kprobe_mmap,
+    kretprobe_mmap,
+    enter_mmap,
+    exit_mmap
+);
+memory_hook!(
+    call::UNMAP,
+    "munmap",
+    fexit_munmap,
+    kprobe_munmap,
+    kretprobe_munmap,
+    enter_munmap,
+    exit_munmap
+);
+memory_hook!(
+    call::REMAP,
+    "mremap",
+    fexit_mremap,
+    kprobe_mremap,
+    kretprobe_mremap,
+    enter_mremap,
+    exit_mremap
+);
+memory_hook!(
+    call::BRK,
+    "brk",
+    fexit_brk,
+    kprobe_brk,
+    kretprobe_brk,
+    enter_brk,
+    exit_brk
+);
+memory_hook!(
+    call::ADVISE,
+    "madvise",
+    fexit_madvise,
+    kprobe_madvise,
+    kretprobe_madvise,
+    enter_madvise,
+    exit_madvise
+);
+memory_hook!(
+    call::PROTECT,
+    "mprotect",
+    fexit_mprotect,
+    kprobe_mprotect,
+    kretprobe_mprotect,
+    enter_mprotect,
+    exit_mprotect
+);
 
 /// Lets the programs use the helpers that the kernel keeps for GPL-compatible code.
 #[unsafe(link_section = "license")]

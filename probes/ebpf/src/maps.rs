@@ -115,7 +115,11 @@ pub fn slot_of(tid: u32) -> Option<*mut u32> {
     let element = SLOTS.get_ptr_mut(tid / SLOTS_PER_ELEMENT)?;
     // SAFETY: the remainder is below the length of the element, which the verifier sees by the mask
     // that the division by a power of two compiles to.
-    Some(unsafe { element.cast::<u32>().add((tid % SLOTS_PER_ELEMENT) as usize) })
+    Some(unsafe {
+        element
+            .cast::<u32>()
+            .add((tid % SLOTS_PER_ELEMENT) as usize)
+    })
 }
 
 /// The record in a slot; none for [`slowburn_common::task::NO_SLOT`].

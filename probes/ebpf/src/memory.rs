@@ -122,7 +122,9 @@ pub fn completed(record: &mut TaskRecord, call: u32, args: [u64; 4], result: u64
 #[inline(always)]
 fn book(record: &mut TaskRecord) -> (i64, i64) {
     let (vm_pages, data_pages) = TypedTask::current().mm_pages();
-    let Some(process) = record_in(record.process_slot) else { return (0, 0) };
+    let Some(process) = record_in(record.process_slot) else {
+        return (0, 0);
+    };
     // Threads of the process may be in here on several CPUs; each change is booked once.
     // SAFETY: the fields are aligned, live as long as the map, and are only exchanged atomically.
     let (vm_before, data_before) = unsafe {

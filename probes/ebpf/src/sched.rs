@@ -34,8 +34,16 @@ pub fn woken(tid: u32) {
 #[inline(always)]
 pub fn switched(prev_tid: u32, preempted: bool, next_tid: u32) {
     // Pid 0 is every CPU's idle task at once; it waits for nothing.
-    let prev = if prev_tid == 0 { None } else { record_of(prev_tid) };
-    let next = if next_tid == 0 { None } else { record_of(next_tid) };
+    let prev = if prev_tid == 0 {
+        None
+    } else {
+        record_of(prev_tid)
+    };
+    let next = if next_tid == 0 {
+        None
+    } else {
+        record_of(next_tid)
+    };
     if prev.is_none() && next.is_none() {
         return;
     }

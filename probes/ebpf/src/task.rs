@@ -47,10 +47,19 @@ struct Newcomer {
 
 /// A task was created. The current task is its creator; the new one has not run yet.
 #[inline(always)]
-pub fn created(ctx: &impl EbpfContext, child: impl Task, tid: u32, tgid: u32, start_boot_ns: u64, comm: Comm) {
+pub fn created(
+    ctx: &impl EbpfContext,
+    child: impl Task,
+    tid: u32,
+    tgid: u32,
+    start_boot_ns: u64,
+    comm: Comm,
+) {
     let current = TypedTask::current();
     let creator_tid = current.tid();
-    let Some(creator) = record_of(creator_tid) else { return };
+    let Some(creator) = record_of(creator_tid) else {
+        return;
+    };
     let is_thread = tgid == creator.tgid;
     let (vm_pages, data_pages) = if is_thread { (0, 0) } else { child.mm_pages() };
     follow(
@@ -61,9 +70,17 @@ pub fn created(ctx: &impl EbpfContext, child: impl Task, tid: u32, tgid: u32, st
             start_boot_ns,
             creator_tid,
             creator_tgid: creator.tgid,
-            process_slot: if is_thread { creator.process_slot } else { NO_SLOT },
+            process_slot: if is_thread {
+                creator.process_slot
+            } else {
+                NO_SLOT
+            },
             service: creator.service,
-            origin: if is_thread { origin::THREAD } else { origin::FORK },
+            origin: if is_thread {
+                origin::THREAD
+            } else {
+                origin::FORK
+            },
             comm,
             vm_pages,
             data_pages,
@@ -84,7 +101,9 @@ pub fn exited() {
     // SAFETY: the place comes from a successful lookup, is aligned, and is shared with the daemon,
     // which also uses atomics on it.
     let slot = unsafe { atomic::swap32(place, NO_SLOT) };
-    let Some(record) = record_in(slot) else { return };
+    let Some(record) = record_in(slot) else {
+        return;
+    };
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     record.exit_ns = now;
@@ -145,7 +164,13 @@ pub fn executed(ctx: &impl EbpfContext, old_tid: u32) {
     let slot = slot_of(tid).map_or(NO_SLOT, |slot| unsafe { *slot });
     emit(
         ExecEvent {
-            header: Header { ts: now, kind: kind::EXEC, slot, tid, tgid },
+            header: Header {
+                ts: now,
+                kind: kind::EXEC,
+                slot,
+                tid,
+                tgid,
+            },
             // SAFETY: the helper has no preconditions.
             cgroup_id: unsafe { bpf_get_current_cgroup_id() },
             comm,
@@ -170,11 +195,15 @@ fn adopt_leader(old_tid: u32, tid: u32) {
     if !is_member(old_tid) {
         return;
     }
-    let (Some(old_place), Some(place)) = (slot_of(old_tid), slot_of(tid)) else { return };
+    let (Some(old_place), Some(place)) = (slot_of(old_tid), slot_of(tid)) else {
+        return;
+    };
     leave(old_tid);
     // SAFETY: both places come from successful lookups; see `exited`.
     let slot = unsafe { atomic::swap32(old_place, NO_SLOT) };
-    let Some(record) = record_in(slot) else { return };
+    let Some(record) = record_in(slot) else {
+        return;
+    };
     record.tid = tid;
     record.process_slot = slot;
     // By now the thread carries the leader's start time too: it is the same life of the process.
@@ -214,7 +243,9 @@ fn follow(ctx: &impl EbpfContext, new: &Newcomer) {
         debug!(ctx, "no free record for task {}", new.tid);
         return;
     };
-    let Some(record) = record_in(slot) else { return };
+    let Some(record) = record_in(slot) else {
+        return;
+    };
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     fill(record, new, slot, now);
@@ -248,7 +279,11 @@ fn fill(record: &mut TaskRecord, new: &Newcomer, slot: u32, now: u64) {
     record.born_ns = now;
     record.creator_tid = new.creator_tid;
     record.creator_tgid = new.creator_tgid;
-    record.process_slot = if new.process_slot == NO_SLOT { slot } else { new.process_slot };
+    record.process_slot = if new.process_slot == NO_SLOT {
+        slot
+    } else {
+        new.process_slot
+    };
     record.service = new.service;
     record.comm = new.comm;
     record.vm_pages = new.vm_pages;

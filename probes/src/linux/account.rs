@@ -142,14 +142,22 @@ struct CgroupMounts {
 
 impl CgroupMounts {
     fn find() -> Self {
-        let mounts = Process::myself().and_then(|me| me.mountinfo()).map(|m| m.0).unwrap_or_default();
+        let mounts = Process::myself()
+            .and_then(|me| me.mountinfo())
+            .map(|m| m.0)
+            .unwrap_or_default();
         let place = |fs_type: &str, option: Option<&str>| {
             mounts
                 .iter()
-                .find(|m| m.fs_type == fs_type && option.is_none_or(|o| m.super_options.contains_key(o)))
+                .find(|m| {
+                    m.fs_type == fs_type && option.is_none_or(|o| m.super_options.contains_key(o))
+                })
                 .map(|m| m.mount_point.clone())
         };
-        Self { unified: place("cgroup2", None), cpu: place("cgroup", Some("cpu")) }
+        Self {
+            unified: place("cgroup2", None),
+            cpu: place("cgroup", Some("cpu")),
+        }
     }
 
     /// For how long, and in how many periods, the process's cgroup was throttled since it was made.
@@ -171,14 +179,24 @@ impl CgroupMounts {
 
 /// Reads `cpu.stat` of either version: `throttled_usec` in v2, `throttled_time` (nanoseconds) in v1.
 fn cpu_stat(mount: &Path, cgroup: &str) -> Option<(u64, u64)> {
-    parse_cpu_stat(&fs::read_to_string(mount.join(cgroup.trim_start_matches('/')).join("cpu.stat")).ok()?)
+    parse_cpu_stat(
+        &fs::read_to_string(mount.join(cgroup.trim_start_matches('/')).join("cpu.stat")).ok()?,
+    )
 }
 
 fn parse_cpu_stat(text: &str) -> Option<(u64, u64)> {
     let value = |key: &str| -> Option<u64> {
-        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+        text.lines().find_map(|line| {
+            line.strip_prefix(key)?
+                .strip_prefix(' ')?
+                .trim()
+                .parse()
+                .ok()
+        })
     };
-    let ns = value("throttled_usec").map(|us| us * 1000).or_else(|| value("throttled_time"))?;
+    let ns = value("throttled_usec")
+        .map(|us| us * 1000)
+        .or_else(|| value("throttled_time"))?;
     Some((ns, value("nr_throttled")?))
 }
 
@@ -192,13 +210,20 @@ mod tests {
         assert_eq!(parse_cpu_stat(v2), Some((40_000, 2)));
         let v1 = "nr_periods 5\nnr_throttled 3\nthrottled_time 77\n";
         assert_eq!(parse_cpu_stat(v1), Some((77, 3)));
-        assert_eq!(parse_cpu_stat("usage_usec 10\n"), None, "the root cgroup has no quota");
+        assert_eq!(
+            parse_cpu_stat("usage_usec 10\n"),
+            None,
+            "the root cgroup has no quota"
+        );
     }
 
     #[test]
     fn own_process_has_counters() {
         let pid = std::process::id();
-        let process = Life { id: pid, start_ns: 0 };
+        let process = Life {
+            id: pid,
+            start_ns: 0,
+        };
         let mut accounts = Accounts::new();
         accounts.baseline(process);
         let account = accounts.read(process);

@@ -10,19 +10,29 @@ use super::hooks::{Need, Refusal};
 #[derive(Debug, Error)]
 pub enum ProbeError {
     /// Missing privileges.
-    #[error("loading eBPF programs needs root (or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE): run it with sudo")]
+    #[error(
+        "loading eBPF programs needs root (or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE): run it with sudo"
+    )]
     NotPermitted,
     /// Root, and still refused.
-    #[error("the kernel refuses eBPF to root here ({0}): inside a container, run with --privileged --pid=host; under lockdown=confidentiality, boot with lockdown=integrity")]
+    #[error(
+        "the kernel refuses eBPF to root here ({0}): inside a container, run with --privileged --pid=host; under lockdown=confidentiality, boot with lockdown=integrity"
+    )]
     Refused(String),
     /// Not in the initial pid namespace.
-    #[error("slowburn runs in a pid namespace of its own, where process ids are not those of the kernel: start it on the host, or in a container with --pid=host")]
+    #[error(
+        "slowburn runs in a pid namespace of its own, where process ids are not those of the kernel: start it on the host, or in a container with --pid=host"
+    )]
     PidNamespace,
     /// No type information.
-    #[error("this kernel has no type information at /sys/kernel/btf/vmlinux ({0}): it must be built with CONFIG_DEBUG_INFO_BTF=y, as the kernels of current distributions are")]
+    #[error(
+        "this kernel has no type information at /sys/kernel/btf/vmlinux ({0}): it must be built with CONFIG_DEBUG_INFO_BTF=y, as the kernels of current distributions are"
+    )]
     NoBtf(String),
     /// A type or field that every supported kernel has.
-    #[error("the kernel's type information has no {0}: this kernel is older than 5.12 or heavily modified, and is not supported")]
+    #[error(
+        "the kernel's type information has no {0}: this kernel is older than 5.12 or heavily modified, and is not supported"
+    )]
     MissingField(String),
     /// Embedded object.
     #[error("the kernel-side object could not be prepared: {0}")]
@@ -59,11 +69,16 @@ pub enum ProbeError {
     #[error("all {0} task records are in use: raise --max-tasks")]
     NoSlot(u32),
     /// A task id beyond the tables.
-    #[error("task {0} has an id beyond the tables (kernel.pid_max was raised since the start): restart slowburn")]
+    #[error(
+        "task {0} has an id beyond the tables (kernel.pid_max was raised since the start): restart slowburn"
+    )]
     IdBeyondTable(u32),
 }
 
 fn list(refusals: &[Refusal]) -> String {
-    let each: Vec<_> = refusals.iter().map(|r| format!("{}: {}", r.family, r.reason)).collect();
+    let each: Vec<_> = refusals
+        .iter()
+        .map(|r| format!("{}: {}", r.family, r.reason))
+        .collect();
     each.join("; ")
 }

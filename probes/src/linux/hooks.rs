@@ -133,17 +133,32 @@ enum Target {
     Kprobe(String),
 }
 
-const TASK_EVENTS: [(&str, &str, &[(&str, u32)]); 4] = [
-    ("task", "task_newtask", &[("pid", 8), ("comm", 12), ("clone_flags", 32)]),
-    ("sched", "sched_process_exec", &[("pid", 12), ("old_pid", 16)]),
+/// A tracepoint: category, name, and the fields of its record that the classic form of its program reads.
+type Event = (&'static str, &'static str, &'static [(&'static str, u32)]);
+
+const TASK_EVENTS: [Event; 4] = [
+    (
+        "task",
+        "task_newtask",
+        &[("pid", 8), ("comm", 12), ("clone_flags", 32)],
+    ),
+    (
+        "sched",
+        "sched_process_exec",
+        &[("pid", 12), ("old_pid", 16)],
+    ),
     ("sched", "sched_process_exit", &[]),
     ("task", "task_rename", &[("pid", 8), ("newcomm", 28)]),
 ];
 
-const SCHED_EVENTS: [(&str, &str, &[(&str, u32)]); 3] = [
+const SCHED_EVENTS: [Event; 3] = [
     ("sched", "sched_wakeup", &[("pid", 24)]),
     ("sched", "sched_wakeup_new", &[("pid", 24)]),
-    ("sched", "sched_switch", &[("prev_pid", 24), ("prev_state", 32), ("next_pid", 56)]),
+    (
+        "sched",
+        "sched_switch",
+        &[("prev_pid", 24), ("prev_state", 32), ("next_pid", 56)],
+    ),
 ];
 
 const CALLS: [&str; 6] = ["mmap", "munmap", "mremap", "brk", "madvise", "mprotect"];
@@ -152,15 +167,24 @@ fn hooks(need: Need, family: Family) -> Vec<Hook> {
     match need {
         Need::Tasks => events(&TASK_EVENTS, family),
         Need::Sched => events(&SCHED_EVENTS, family),
-        Need::Memory => CALLS.iter().flat_map(|call| call_hooks(call, family)).collect(),
+        Need::Memory => CALLS
+            .iter()
+            .flat_map(|call| call_hooks(call, family))
+            .collect(),
     }
 }
 
-fn events(list: &[(&'static str, &'static str, &'static [(&'static str, u32)])], family: Family) -> Vec<Hook> {
+fn events(list: &[Event], family: Family) -> Vec<Hook> {
     list.iter()
         .map(|&(category, name, fields)| match family {
-            Family::Btf => Hook { program: format!("btf_{name}"), target: Target::Btf(name) },
-            Family::Raw => Hook { program: format!("raw_{name}"), target: Target::Raw(name) },
+            Family::Btf => Hook {
+                program: format!("btf_{name}"),
+                target: Target::Btf(name),
+            },
+            Family::Raw => Hook {
+                program: format!("raw_{name}"),
+                target: Target::Raw(name),
+            },
             _ => Hook {
                 program: format!("tp_{name}"),
                 target: Target::Tracepoint(category, name.into(), fields),
@@ -171,7 +195,10 @@ fn events(list: &[(&'static str, &'static str, &'static [(&'static str, u32)])],
 
 fn call_hooks(call: &str, family: Family) -> Vec<Hook> {
     let function = format!("__x64_sys_{call}");
-    let hook = |form: &str, target| Hook { program: format!("{form}_{call}"), target };
+    let hook = |form: &str, target| Hook {
+        program: format!("{form}_{call}"),
+        target,
+    };
     match family {
         Family::Fexit => vec![hook("fexit", Target::Fexit(function))],
         // The return first: an entry whose return is not hooked would be taken for a call in flight.
@@ -180,8 +207,14 @@ fn call_hooks(call: &str, family: Family) -> Vec<Hook> {
             hook("kprobe", Target::Kprobe(function)),
         ],
         _ => vec![
-            hook("exit", Target::Tracepoint("syscalls", format!("sys_exit_{call}"), &[("ret", 16)])),
-            hook("enter", Target::Tracepoint("syscalls", format!("sys_enter_{call}"), &[])),
+            hook(
+                "exit",
+                Target::Tracepoint("syscalls", format!("sys_exit_{call}"), &[("ret", 16)]),
+            ),
+            hook(
+                "enter",
+                Target::Tracepoint("syscalls", format!("sys_enter_{call}"), &[]),
+            ),
         ],
     }
 }
@@ -202,13 +235,21 @@ pub fn attach(
             Ok(()) => return Ok(family),
             Err(reason) => {
                 tracing::debug!(%need, %family, %reason, "hook refused");
-                refusals.push(Refusal { need, family, reason });
+                refusals.push(Refusal {
+                    need,
+                    family,
+                    reason,
+                });
             }
         }
     }
     Err(ProbeError::NoHook {
         need,
-        refusals: refusals.iter().filter(|r| r.need == need).cloned().collect(),
+        refusals: refusals
+            .iter()
+            .filter(|r| r.need == need)
+            .cloned()
+            .collect(),
     })
 }
 
@@ -269,7 +310,11 @@ fn load_and_attach(program: &mut Program, btf: &Btf, target: &Target) -> Result<
 
 /// The chain of causes in one line. The verifier's log goes to the debug log only: it can be megabytes.
 fn explain(error: &ProgramError) -> String {
-    if let ProgramError::LoadError { io_error, verifier_log } = error {
+    if let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    {
         tracing::debug!("verifier: {verifier_log}");
         return format!("not accepted by the kernel: {io_error}");
     }
@@ -287,7 +332,9 @@ fn explain(error: &ProgramError) -> String {
 
 /// Unloading a program drops its links first.
 fn unload(ebpf: &mut Ebpf, name: &str) {
-    let Some(program) = ebpf.program_mut(name) else { return };
+    let Some(program) = ebpf.program_mut(name) else {
+        return;
+    };
     let _ = match program {
         Program::BtfTracePoint(p) => p.unload(),
         Program::RawTracePoint(p) => p.unload(),

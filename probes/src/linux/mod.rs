@@ -1,13 +1,17 @@
 //! The Linux source: eBPF programs, their maps, and the kernel's own counters in `/proc`.
 
 mod account;
+mod clock;
 mod error;
 mod hooks;
+mod load;
 mod offsets;
 mod seed;
 mod source;
 mod support;
 mod tables;
+mod tracked;
+mod wire;
 
 pub use error::ProbeError;
 pub use hooks::{Family, Hooks, Need, Preference, Refusal};

@@ -37,7 +37,8 @@ impl Offsets {
     /// # Errors
     /// If the kernel has no BTF, or lacks one of the fields.
     pub fn of_running_kernel() -> Result<Self, ProbeError> {
-        let btf = Btf::from_file("/sys/kernel/btf/vmlinux").map_err(|e| ProbeError::NoBtf(e.to_string()))?;
+        let btf = Btf::from_file("/sys/kernel/btf/vmlinux")
+            .map_err(|e| ProbeError::NoBtf(e.to_string()))?;
         let task = Layout::of(&btf, "task_struct")?;
         let mm = Layout::of(&btf, "mm_struct")?;
         let regs = Layout::of(&btf, "pt_regs")?;
@@ -50,7 +51,12 @@ impl Offsets {
             task_mm: task.offset("mm")?,
             mm_total_vm: mm.offset("total_vm")?,
             mm_data_vm: mm.offset("data_vm")?,
-            syscall_args: [regs.offset("di")?, regs.offset("si")?, regs.offset("dx")?, regs.offset("r10")?],
+            syscall_args: [
+                regs.offset("di")?,
+                regs.offset("si")?,
+                regs.offset("dx")?,
+                regs.offset("r10")?,
+            ],
         })
     }
 }
@@ -73,7 +79,11 @@ impl<'a> Layout<'a> {
                 _ => None,
             })
             .ok_or_else(missing)?;
-        Ok(Self { btf, name, structure })
+        Ok(Self {
+            btf,
+            name,
+            structure,
+        })
     }
 
     fn offset(&self, field: &str) -> Result<u32, ProbeError> {
@@ -84,16 +94,19 @@ impl<'a> Layout<'a> {
 
     /// Looks into anonymous members too: most of `mm_struct` is one, for layout randomisation.
     fn bit_offset(&self, structure: &Struct, field: &str) -> Option<u32> {
-        structure.members.iter().find_map(|member| match self.btf.resolve_name(member) {
-            Ok(name) if name == field => Some(member.bit_offset()),
-            Ok(name) if name.is_empty() => match self.btf.resolve_chained_type(member).ok()? {
-                Type::Struct(inner) | Type::Union(inner) => {
-                    Some(member.bit_offset() + self.bit_offset(&inner, field)?)
-                }
+        structure
+            .members
+            .iter()
+            .find_map(|member| match self.btf.resolve_name(member) {
+                Ok(name) if name == field => Some(member.bit_offset()),
+                Ok(name) if name.is_empty() => match self.btf.resolve_chained_type(member).ok()? {
+                    Type::Struct(inner) | Type::Union(inner) => {
+                        Some(member.bit_offset() + self.bit_offset(&inner, field)?)
+                    }
+                    _ => None,
+                },
                 _ => None,
-            },
-            _ => None,
-        })
+            })
     }
 }
 

@@ -13,10 +13,7 @@ use procfs::{FromRead, process::Stat};
 use slowburn_common::{COMM_LEN, Comm, task::NO_SLOT};
 
 use super::{
-    account,
-    error::ProbeError,
-    source::{monotonic_ns, Source},
-    tables::TaskIdentity,
+    account, clock::monotonic_ns, error::ProbeError, source::Source, tables::TaskIdentity,
 };
 
 /// Flag of a task that has begun to exit (`PF_EXITING`), in field 9 of `/proc/PID/stat`. It is set
@@ -35,7 +32,11 @@ impl Source {
     /// # Errors
     /// If the process is gone or cannot be read, or a table is full.
     pub fn follow(&mut self, pid: u32, service: u32) -> Result<usize, ProbeError> {
-        let gone = |source| ProbeError::Process { what: "the threads", pid, source };
+        let gone = |source| ProbeError::Process {
+            what: "the threads",
+            pid,
+            source,
+        };
         let process_slot = self.follow_leader(pid, service)?;
         let mut seen = HashSet::from([pid]);
         let mut added = 1;
@@ -43,10 +44,13 @@ impl Source {
             let mut fresh = false;
             for entry in fs::read_dir(format!("/proc/{pid}/task")).map_err(gone)? {
                 let name = entry.map_err(gone)?.file_name();
-                let Some(tid) = name.to_str().and_then(|n| n.parse().ok()) else { continue };
+                let Some(tid) = name.to_str().and_then(|n| n.parse().ok()) else {
+                    continue;
+                };
                 if seen.insert(tid) {
                     fresh = true;
-                    added += usize::from(self.follow_task(pid, tid, service, process_slot)?.is_some());
+                    added +=
+                        usize::from(self.follow_task(pid, tid, service, process_slot)?.is_some());
                 }
             }
             if !fresh {
@@ -73,14 +77,25 @@ impl Source {
     }
 
     /// Follows one task. `None` if it is followed already, or gone.
-    fn follow_task(&mut self, pid: u32, tid: u32, service: u32, process_slot: u32) -> Result<Option<u32>, ProbeError> {
-        let Some(stat) = read_stat(pid, tid) else { return Ok(None) };
+    fn follow_task(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        service: u32,
+        process_slot: u32,
+    ) -> Result<Option<u32>, ProbeError> {
+        let Some(stat) = read_stat(pid, tid) else {
+            return Ok(None);
+        };
         if self.published_slot(tid)? != NO_SLOT {
             return Ok(None);
         }
         let slot = self.take_slot()?;
         let is_leader = process_slot == NO_SLOT;
-        let (vm_bytes, data_bytes) = is_leader.then(|| account::address_space(pid)).flatten().unwrap_or_default();
+        let (vm_bytes, data_bytes) = is_leader
+            .then(|| account::address_space(pid))
+            .flatten()
+            .unwrap_or_default();
         let identity = TaskIdentity {
             tid,
             tgid: pid,
@@ -117,33 +132,55 @@ impl Source {
 
     /// Publishes a slot for a task id, unless another is published for it already.
     fn publish(&mut self, tid: u32, slot: u32) -> Result<bool, ProbeError> {
-        let place = self.tables.slot_of(tid).map_err(map_io)?.ok_or(ProbeError::IdBeyondTable(tid))?;
-        if place.compare_exchange(NO_SLOT, slot, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        let place = self
+            .kernel
+            .tables
+            .slot_of(tid)
+            .map_err(map_io)?
+            .ok_or(ProbeError::IdBeyondTable(tid))?;
+        if place
+            .compare_exchange(NO_SLOT, slot, Ordering::SeqCst, Ordering::SeqCst)
+            .is_err()
+        {
             return Ok(false);
         }
-        self.tables.set_member(tid, true).map_err(map_io)?;
+        self.kernel.tables.set_member(tid, true).map_err(map_io)?;
         Ok(true)
     }
 
     /// Takes a task off the tables, unless its exit hook was faster.
     pub(super) fn unpublish(&mut self, tid: u32, slot: u32) -> Result<(), ProbeError> {
-        let Some(place) = self.tables.slot_of(tid).map_err(map_io)? else { return Ok(()) };
-        if place.compare_exchange(slot, NO_SLOT, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-            self.tables.set_member(tid, false).map_err(map_io)?;
+        let Some(place) = self.kernel.tables.slot_of(tid).map_err(map_io)? else {
+            return Ok(());
+        };
+        if place
+            .compare_exchange(slot, NO_SLOT, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+        {
+            self.kernel.tables.set_member(tid, false).map_err(map_io)?;
             self.record(slot)?.mark_exited(monotonic_ns());
         }
         Ok(())
     }
 
     fn published_slot(&mut self, tid: u32) -> Result<u32, ProbeError> {
-        let place = self.tables.slot_of(tid).map_err(map_io)?.ok_or(ProbeError::IdBeyondTable(tid))?;
+        let place = self
+            .kernel
+            .tables
+            .slot_of(tid)
+            .map_err(map_io)?
+            .ok_or(ProbeError::IdBeyondTable(tid))?;
         Ok(place.load(Ordering::SeqCst))
     }
 }
 
 /// Mapping a part of a table failed.
 pub(super) fn map_io(source: io::Error) -> ProbeError {
-    ProbeError::Map { what: "mapping a shared table".into(), source, hint: "Lower --max-tasks." }
+    ProbeError::Map {
+        what: "mapping a shared table".into(),
+        source,
+        hint: "Lower --max-tasks.",
+    }
 }
 
 /// A task's stat, if it is there and has not begun to exit.

@@ -32,13 +32,24 @@ pub struct Support {
 /// Looks at the host.
 pub fn support() -> Support {
     Support {
-        checks: vec![kernel(), privileges(), pid_namespace(), btf(), tracefs(), lockdown(), schedstat()],
+        checks: vec![
+            kernel(),
+            privileges(),
+            pid_namespace(),
+            btf(),
+            tracefs(),
+            lockdown(),
+            schedstat(),
+        ],
     }
 }
 
 fn kernel() -> Check {
     let uname = rustix::system::uname();
-    let (release, machine) = (uname.release().to_string_lossy(), uname.machine().to_string_lossy());
+    let (release, machine) = (
+        uname.release().to_string_lossy(),
+        uname.machine().to_string_lossy(),
+    );
     let ok = machine == "x86_64";
     Check {
         name: "kernel",
@@ -88,7 +99,9 @@ fn btf() -> Check {
             Ok(bytes) => format!("/sys/kernel/btf/vmlinux, {} KiB", bytes / 1024),
             Err(e) => format!("/sys/kernel/btf/vmlinux: {e}"),
         },
-        advice: size.is_err().then(|| "use a kernel built with CONFIG_DEBUG_INFO_BTF=y".into()),
+        advice: size
+            .is_err()
+            .then(|| "use a kernel built with CONFIG_DEBUG_INFO_BTF=y".into()),
     }
 }
 
@@ -98,24 +111,32 @@ fn tracefs() -> Check {
         name: "tracefs",
         ok: place.is_some(),
         required: false,
-        found: place.as_ref().map_or("not mounted".into(), |p| p.display().to_string()),
-        advice: place.is_none().then(|| "mounted at the first run as root, or: mount -t tracefs tracefs /sys/kernel/tracing".into()),
+        found: place
+            .as_ref()
+            .map_or("not mounted".into(), |p| p.display().to_string()),
+        advice: place.is_none().then(|| {
+            "mounted at the first run as root, or: mount -t tracefs tracefs /sys/kernel/tracing"
+                .into()
+        }),
     }
 }
 
 fn lockdown() -> Check {
-    let mode = fs::read_to_string("/sys/kernel/security/lockdown").ok().and_then(|text| {
-        let start = text.find('[')? + 1;
-        let end = text[start..].find(']')? + start;
-        Some(text[start..end].to_owned())
-    });
+    let mode = fs::read_to_string("/sys/kernel/security/lockdown")
+        .ok()
+        .and_then(|text| {
+            let start = text.find('[')? + 1;
+            let end = text[start..].find(']')? + start;
+            Some(text[start..end].to_owned())
+        });
     let strict = mode.as_deref() == Some("confidentiality");
     Check {
         name: "lockdown",
         ok: !strict,
         required: false,
         found: mode.unwrap_or_else(|| "not shown".into()),
-        advice: strict.then(|| "confidentiality forbids some hooks; lockdown=integrity allows all".into()),
+        advice: strict
+            .then(|| "confidentiality forbids some hooks; lockdown=integrity allows all".into()),
     }
 }
 
@@ -127,8 +148,15 @@ fn schedstat() -> Check {
         name: "schedstat",
         ok: readable,
         required: false,
-        found: if readable { "per-thread run-queue delay in /proc" } else { "not built in" }.into(),
-        advice: (!readable).then(|| "without CONFIG_SCHED_INFO the kernel's own delay cannot be shown beside ours".into()),
+        found: if readable {
+            "per-thread run-queue delay in /proc"
+        } else {
+            "not built in"
+        }
+        .into(),
+        advice: (!readable).then(|| {
+            "without CONFIG_SCHED_INFO the kernel's own delay cannot be shown beside ours".into()
+        }),
     }
 }
 
@@ -172,8 +200,8 @@ pub fn check_format(category: &str, name: &str, fields: &[(&str, u32)]) -> Resul
     Ok(())
 }
 
-/// The offset of a field in a tracepoint's format file, such as
-/// `field:char comm[16];	offset:8;	size:16;	signed:0;`.
+/// The offset of a field in a tracepoint's format file, in lines such as
+/// `field:char comm[16]; offset:8; size:16; signed:0;` with tabs between.
 fn offset_in(format: &str, field: &str) -> Option<u32> {
     format.lines().find_map(|line| {
         let mut parts = line.trim().split(';');

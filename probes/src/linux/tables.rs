@@ -38,11 +38,20 @@ unsafe impl<T> Send for MappedArray<T> {}
 
 impl<T> MappedArray<T> {
     fn new(map: impl AsFd, elements: u32) -> io::Result<Self> {
-        let bytes = (size_of::<T>() * elements as usize).next_multiple_of(rustix::param::page_size());
+        let bytes =
+            (size_of::<T>() * elements as usize).next_multiple_of(rustix::param::page_size());
         let len = bytes.next_multiple_of(CHUNK);
         // SAFETY: a new mapping at an address that the kernel chooses.
-        let base = unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE)? };
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap returned no address"))?;
+        let base = unsafe {
+            mmap_anonymous(
+                ptr::null_mut(),
+                len,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )?
+        };
+        let base = NonNull::new(base.cast())
+            .ok_or_else(|| io::Error::other("mmap returned no address"))?;
         Ok(Self {
             fd: map.as_fd().try_clone_to_owned()?,
             base,
@@ -125,11 +134,18 @@ impl Tables {
     }
 
     fn control(&mut self) -> io::Result<NonNull<Control>> {
-        self.control.get(0)?.ok_or_else(|| io::Error::other("the control map is empty"))
+        self.control
+            .get(0)?
+            .ok_or_else(|| io::Error::other("the control map is empty"))
     }
 
     /// Sets the thresholds for events, and whether execs of strangers are reported.
-    pub fn configure(&mut self, slow_ns: u64, min_mapping_bytes: u64, report_execs: bool) -> io::Result<()> {
+    pub fn configure(
+        &mut self,
+        slow_ns: u64,
+        min_mapping_bytes: u64,
+        report_execs: bool,
+    ) -> io::Result<()> {
         let control = self.control()?.as_ptr();
         // SAFETY: the element is mapped and aligned; the programs only read these fields.
         unsafe {
@@ -184,7 +200,12 @@ impl Tables {
         };
         // SAFETY: the remainder is below the element's length; the word is only changed atomically.
         Ok(Some(unsafe {
-            AtomicU32::from_ptr(element.cast::<u32>().add((tid % SLOTS_PER_ELEMENT) as usize).as_ptr())
+            AtomicU32::from_ptr(
+                element
+                    .cast::<u32>()
+                    .add((tid % SLOTS_PER_ELEMENT) as usize)
+                    .as_ptr(),
+            )
         }))
     }
 
@@ -253,7 +274,8 @@ impl Record {
         // A program may be comparing with the old maximum at this moment. What it then leaves out is
         // shorter than that maximum, and what it stores belongs to the next period.
         // SAFETY: as in `read!`.
-        unsafe { AtomicU64::from_ptr(&raw mut (*self.0.as_ptr()).delay_max_ns) }.swap(0, Ordering::Relaxed)
+        unsafe { AtomicU64::from_ptr(&raw mut (*self.0.as_ptr()).delay_max_ns) }
+            .swap(0, Ordering::Relaxed)
     }
 
     /// Marks the task as exited, for one that was found exiting.

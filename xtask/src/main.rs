@@ -1,0 +1,54 @@
+//! The developer commands of slowburn, started as `cargo xtask <command>`.
+
+mod build_ebpf;
+mod ci;
+mod command;
+mod ebpf_tools;
+mod lint;
+mod object_file;
+mod packages;
+mod run;
+mod stamp;
+mod test;
+mod test_output;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Developer commands of slowburn",
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Args),
+    Test(test::Args),
+    /// Everything the continuous integration runs: lint, build-ebpf --check, test --install
+    Ci,
+    BuildEbpf(build_ebpf::Args),
+    /// Check formatting and run clippy, with warnings as errors
+    Lint,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Ci => ci::run(),
+        Command::BuildEbpf(args) => build_ebpf::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Lint => lint::run().map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
