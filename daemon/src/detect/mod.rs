@@ -38,7 +38,12 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_series: 8192, warm_up: 3, min_windows: 12, horizon: 60 }
+        Self {
+            max_series: 8192,
+            warm_up: 3,
+            min_windows: 12,
+            horizon: 60,
+        }
     }
 }
 
@@ -50,9 +55,7 @@ pub struct Detector {
     /// Series in all lives.
     series: usize,
     refused: u64,
-    raised: usize,
-    /// Flags raised so far: the last one's number.
-    flags: u64,
+    tally: Tally,
     next_sweep: Moment,
     /// Reused by every evaluation.
     scratch: Vec<f64>,
@@ -75,7 +78,11 @@ impl Key {
             (Scope::Thread, Some(thread)) => Some((thread.tid, thread.created)),
             (Scope::Thread, None) => return None,
         };
-        Some(Self { pid: window.process.pid, created: window.process.created, thread })
+        Some(Self {
+            pid: window.process.pid,
+            created: window.process.created,
+            thread,
+        })
     }
 }
 
@@ -84,6 +91,13 @@ struct Life {
     windows: usize,
     last: Moment,
     tracks: Vec<Track>,
+}
+
+/// Flags so far, and those that are raised now.
+#[derive(Debug, Default)]
+struct Tally {
+    flags: u64,
+    raised: usize,
 }
 
 /// A series, with the last record of its flag while that is raised.
@@ -102,8 +116,7 @@ impl Detector {
             lives: BTreeMap::new(),
             series: 0,
             refused: 0,
-            raised: 0,
-            flags: 0,
+            tally: Tally::default(),
             next_sweep: Moment::default(),
             scratch: Vec::new(),
         }
@@ -141,21 +154,14 @@ impl Detector {
                 continue;
             };
             self.series += usize::from(new);
-            let Some(finding) = track.series.feed(window.ts, value, &self.config, &mut self.scratch) else { continue };
-            let flag = match track.flag.take() {
-                Some(known) => record(*known, window.ts, finding),
-                None => {
-                    self.flags += 1;
-                    record(raise(self.flags, metric, window, &finding), window.ts, finding)
-                }
+            let Some(finding) =
+                track
+                    .series
+                    .feed(window.ts, value, &self.config, &mut self.scratch)
+            else {
+                continue;
             };
-            match flag.state {
-                FlagState::Raised => self.raised += 1,
-                FlagState::Updated => {}
-                FlagState::Cleared => self.raised -= 1,
-            }
-            track.flag = (flag.state != FlagState::Cleared).then(|| Box::new(flag.clone()));
-            flags.push(flag);
+            flags.push(self.tally.record(track, window, finding));
         }
     }
 
@@ -167,14 +173,21 @@ impl Detector {
 
     /// Flags that are raised now.
     pub fn raised(&self) -> usize {
-        self.raised
+        self.tally.raised
     }
 
     /// Closes a life; a process's takes those of its threads along.
     fn end(&mut self, key: Key, ts: Moment, flags: &mut Vec<Flag>) {
-        let last = Key { thread: key.thread.or(Some((u32::MAX, Moment(u64::MAX)))), ..key };
+        let last = Key {
+            thread: key.thread.or(Some((u32::MAX, Moment(u64::MAX)))),
+            ..key
+        };
         let ended: Vec<Key> = self.lives.range(key..=last).map(|(key, _)| *key).collect();
-        let why = if key.thread.is_some() { "the thread ended" } else { "the process ended" };
+        let why = if key.thread.is_some() {
+            "the thread ended"
+        } else {
+            "the process ended"
+        };
         for key in ended {
             self.drop_life(key, ts, why, flags);
         }
@@ -187,19 +200,33 @@ impl Detector {
         }
         self.next_sweep = Moment(now.0.saturating_add(SWEEP_NS));
         let silent = |life: &Life| now.0.saturating_sub(life.last.0) > FORGET_NS;
-        let silent: Vec<Key> = self.lives.iter().filter(|(_, life)| silent(life)).map(|(key, _)| *key).collect();
+        let silent: Vec<Key> = self
+            .lives
+            .iter()
+            .filter(|(_, life)| silent(life))
+            .map(|(key, _)| *key)
+            .collect();
         for key in silent {
             self.drop_life(key, now, "nothing was heard of it for an hour", flags);
         }
     }
 
     fn drop_life(&mut self, key: Key, ts: Moment, why: &str, flags: &mut Vec<Flag>) {
-        let Some(life) = self.lives.remove(&key) else { return };
+        let Some(life) = self.lives.remove(&key) else {
+            return;
+        };
         self.series -= life.tracks.len();
         for flag in life.tracks.into_iter().filter_map(|track| track.flag) {
-            self.raised -= 1;
-            let evidence = Evidence { cleared_because: Some(why.to_owned()), ..flag.evidence.clone() };
-            let finding = Finding { change: Change::Cleared, since: flag.since, evidence };
+            self.tally.raised -= 1;
+            let evidence = Evidence {
+                cleared_because: Some(why.to_owned()),
+                ..flag.evidence.clone()
+            };
+            let finding = Finding {
+                change: Change::Cleared,
+                since: flag.since,
+                evidence,
+            };
             flags.push(record(*flag, ts, finding));
         }
     }
@@ -213,10 +240,31 @@ impl Life {
             if !room {
                 return None;
             }
-            self.tracks.push(Track { metric, series: Series::new(metric, ts), flag: None });
+            self.tracks.push(Track {
+                metric,
+                series: Series::new(metric, ts),
+                flag: None,
+            });
         }
         let at = known.unwrap_or(self.tracks.len() - 1);
         Some((&mut self.tracks[at], known.is_none()))
+    }
+}
+
+impl Tally {
+    /// Makes a record of what a series found, and keeps it with the series as long as the flag is raised.
+    fn record(&mut self, track: &mut Track, window: &Window, finding: Finding) -> Flag {
+        let known = track.flag.take().map(|known| *known);
+        self.flags += u64::from(known.is_none());
+        let flag = known.unwrap_or_else(|| raise(self.flags, track.metric, window, &finding));
+        let flag = record(flag, window.ts, finding);
+        match flag.state {
+            FlagState::Raised => self.raised += 1,
+            FlagState::Updated => {}
+            FlagState::Cleared => self.raised -= 1,
+        }
+        track.flag = (flag.state != FlagState::Cleared).then(|| Box::new(flag.clone()));
+        flag
     }
 }
 
@@ -224,16 +272,23 @@ impl Life {
 fn values(window: &Window) -> [Option<(Metric, f64)>; 4] {
     let memory = &window.memory;
     let seconds = window.period_ns as f64 / 1e9;
-    let mapped = (window.period_ns > 0).then(|| (Metric::MappedRate, memory.reserved_bytes as f64 / seconds));
+    let mapped = (window.period_ns > 0)
+        .then(|| (Metric::MappedRate, memory.reserved_bytes as f64 / seconds));
     let enough = window.delay.count >= MIN_WAITS;
-    let delay = window.delay.p99_ns.filter(|_| enough).map(|p99| (Metric::DelayP99, p99 as f64));
+    let delay = window
+        .delay
+        .p99_ns
+        .filter(|_| enough)
+        .map(|p99| (Metric::DelayP99, p99 as f64));
     // Committed memory and the number of threads are the process's; its threads share them.
     if window.scope == Scope::Thread {
         return [mapped, delay, None, None];
     }
     let committed = memory.standing_committed_bytes.or(window.kernel.data_bytes);
     let committed = committed.map(|bytes| (Metric::CommittedBytes, bytes as f64));
-    let threads = window.threads.map(|threads| (Metric::ThreadsLive, threads.live as f64));
+    let threads = window
+        .threads
+        .map(|threads| (Metric::ThreadsLive, threads.live as f64));
     [mapped, delay, committed, threads]
 }
 
@@ -247,7 +302,10 @@ fn raise(number: u64, metric: Metric, window: &Window, finding: &Finding) -> Fla
         metric,
         scope: window.scope,
         process: window.process.clone(),
-        thread: window.thread.clone().filter(|_| window.scope == Scope::Thread),
+        thread: window
+            .thread
+            .clone()
+            .filter(|_| window.scope == Scope::Thread),
         since: finding.since,
         evidence: finding.evidence.clone(),
         summary: String::new(),

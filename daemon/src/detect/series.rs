@@ -12,19 +12,21 @@ use crate::stream::{Evidence, Metric, Moment};
 /// Significance that raises. 3.3 deviations are once in 2,000 by chance, for one look at independent points.
 const RAISE_Z: f64 = 3.3;
 
-/// Significance that keeps a flag raised: about once in 40 by chance. The distance to [`RAISE_Z`] is the hysteresis.
-const KEEP_Z: f64 = 2.0;
-
-/// A rise of fewer residual deviations than this is noise, with a full ring. With fewer points chance does more:
-/// the bound grows as the root of the missing share, to 6.7 at 12 points of 60.
+/// A rise of fewer residual deviations than this is noise, with a full ring. With fewer points chance does more,
+/// and hides its autocorrelation better: the bound grows inversely, to 15 at 12 points of 60.
 const RISE_SIGMA: f64 = 3.0;
 
 /// Evaluations remembered, and how many of them must pass: one lucky window raises nothing.
 const EVALUATIONS: u32 = 5;
 const PASSES: u32 = 3;
 
+/// A climb is doubted once the newer half of the ring may be level (its interval reaches zero) and has less than
+/// this share of the slope that raised the flag: the distance to what raises is the hysteresis. The interval alone,
+/// or a lower bound on the significance, cleared noisy leaks three to five times in 500 windows.
+const DOUBT_SLOPE: f64 = 0.25;
+
 /// Evaluations in a row that must speak against a climb before it is over.
-const AGAINST: u32 = 6;
+const AGAINST: u32 = 10;
 
 /// The ring in six parts for the shape: two points each at the least length, ten in a full ring.
 const SEGMENTS: usize = 6;
@@ -62,13 +64,25 @@ impl Effect {
         match metric {
             // glibc takes 132 KiB at a time from the kernel and jemalloc and Go a few times that: a handful of
             // such chunks is no trend. Large services breathe by a percent or two.
-            Metric::CommittedBytes => Self { absolute: 1_048_576.0, share: 0.03 },
+            Metric::CommittedBytes => Self {
+                absolute: 1_048_576.0,
+                share: 0.03,
+            },
             // 16 pages a second: less is a thread's stack now and then. Rates vary with load by a quarter.
-            Metric::MappedRate => Self { absolute: 65_536.0, share: 0.3 },
+            Metric::MappedRate => Self {
+                absolute: 65_536.0,
+                share: 0.3,
+            },
             // A pool that gains a worker or two has not begun to leak.
-            Metric::ThreadsLive => Self { absolute: 3.0, share: 0.12 },
+            Metric::ThreadsLive => Self {
+                absolute: 3.0,
+                share: 0.12,
+            },
             // An idle host shows a p99 of 80 us with peaks of 400 us: below 200 us of change nothing is felt.
-            Metric::DelayP99 => Self { absolute: 200_000.0, share: 0.5 },
+            Metric::DelayP99 => Self {
+                absolute: 200_000.0,
+                share: 0.5,
+            },
         }
     }
 
@@ -105,6 +119,8 @@ struct Climb {
     since: Moment,
     /// Level at its beginning.
     baseline: f64,
+    /// Slope when it was raised.
+    slope: f64,
     /// Rise at the last record.
     reported: f64,
     /// Evaluations in a row that spoke against it.
@@ -149,7 +165,13 @@ impl Series {
     }
 
     /// Adds a value and says what it changed. Times that do not rise and values that are not finite are skipped.
-    pub fn feed(&mut self, ts: Moment, value: f64, config: &Config, scratch: &mut Vec<f64>) -> Option<Finding> {
+    pub fn feed(
+        &mut self,
+        ts: Moment,
+        value: f64,
+        config: &Config,
+        scratch: &mut Vec<f64>,
+    ) -> Option<Finding> {
         let x = ts.0.checked_sub(self.origin.0)? as f64 / 1e9;
         if !value.is_finite() || self.points.last().is_some_and(|last| x <= last.x) {
             return None;
@@ -175,13 +197,23 @@ impl Series {
 
     /// Nothing is raised: does it climb?
     fn judge(&mut self, config: &Config, scratch: &mut Vec<f64>) -> Option<Finding> {
-        let found = if self.may_climb(scratch) { trend(&self.points, scratch) } else { None };
+        let found = if self.may_climb(scratch) {
+            trend(&self.points, scratch)
+        } else {
+            None
+        };
         let found = found.filter(|found| self.climbs(found, config, scratch));
         self.passed = (self.passed << 1 | u32::from(found.is_some())) & ((1 << EVALUATIONS) - 1);
         let found = found.filter(|_| self.passed.count_ones() >= PASSES)?;
 
         self.passed = 0;
-        let climb = Climb { since: self.onset(&found), baseline: found.first, reported: found.rise(), against: 0 };
+        let climb = Climb {
+            since: self.onset(&found),
+            baseline: found.first,
+            slope: found.slope,
+            reported: found.rise(),
+            against: 0,
+        };
         self.climb = Some(climb);
         Some(self.finding(Change::Raised, climb, &found, None))
     }
@@ -197,7 +229,9 @@ impl Series {
 
     fn climbs(&self, found: &Trend, config: &Config, scratch: &mut Vec<f64>) -> bool {
         let missing = config.horizon as f64 / self.points.len() as f64;
-        let significant = found.z > RAISE_Z && found.low > 0.0 && found.rise() > RISE_SIGMA * missing.max(1.0).sqrt() * found.sigma;
+        let significant = found.z > RAISE_Z
+            && found.low > 0.0
+            && found.rise() > RISE_SIGMA * missing.max(1.0) * found.sigma;
         significant
             && found.rise() >= self.effect.least(found.first)
             && found.last >= self.ceiling + NOVELTY * found.rise()
@@ -227,8 +261,12 @@ impl Series {
         };
         let (first, middle, last) = (third(0), third(1), third(2));
         let speed = |a: (f64, f64), b: (f64, f64)| (b.1 - a.1) / (b.0 - a.0);
-        let least = if self.points.len() < config.horizon { KEEPS_SPEED_YOUNG } else { KEEPS_SPEED };
-        speed(middle, last) >= least * speed(first, middle)
+        let share = if self.points.len() < config.horizon {
+            KEEPS_SPEED_YOUNG
+        } else {
+            KEEPS_SPEED
+        };
+        speed(middle, last) >= share * speed(first, middle)
     }
 
     /// Part `i` of `parts` of about the same length.
@@ -240,7 +278,13 @@ impl Series {
     /// The last point no higher than a tenth of the rise above the baseline.
     fn onset(&self, found: &Trend) -> Moment {
         let bound = found.first + 0.1 * found.rise();
-        let x = self.points.iter().rev().find(|point| point.y <= bound).or(self.points.first()).map_or(0.0, |point| point.x);
+        let x = self
+            .points
+            .iter()
+            .rev()
+            .find(|point| point.y <= bound)
+            .or(self.points.first())
+            .map_or(0.0, |point| point.x);
         Moment(self.origin.0 + (x * 1e9).round() as u64)
     }
 
@@ -249,7 +293,7 @@ impl Series {
         let count = self.points.len();
         let found = trend(&self.points, scratch)?;
         let recent = trend(&self.points[count / 2..], scratch)?;
-        let against = found.z < KEEP_Z || recent.low <= 0.0;
+        let against = recent.low <= 0.0 && recent.slope < DOUBT_SLOPE * climb.slope;
         climb.against = if against { climb.against + 1 } else { 0 };
         self.climb = Some(climb);
 
@@ -278,7 +322,13 @@ impl Series {
         finding
     }
 
-    fn finding(&self, change: Change, climb: Climb, found: &Trend, cleared_because: Option<String>) -> Finding {
+    fn finding(
+        &self,
+        change: Change,
+        climb: Climb,
+        found: &Trend,
+        cleared_because: Option<String>,
+    ) -> Finding {
         const HOUR: f64 = 3600.0;
         let evidence = Evidence {
             baseline: climb.baseline,
@@ -290,7 +340,11 @@ impl Series {
             windows: self.points.len(),
             cleared_because,
         };
-        Finding { change, since: climb.since, evidence }
+        Finding {
+            change,
+            since: climb.since,
+            evidence,
+        }
     }
 }
 

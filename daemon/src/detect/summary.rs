@@ -10,8 +10,15 @@ pub fn sentence(flag: &Flag) -> String {
     let show = |value| quantity(flag.metric, value);
     let since = time_of_day(flag.since, flag.ts);
     if flag.state == FlagState::Cleared {
-        let why = evidence.cleared_because.as_deref().unwrap_or("no reason given");
-        return format!("{subject} no longer climbs: {why}; it went from {} to {} since {since}", show(evidence.baseline), show(evidence.now));
+        let why = evidence
+            .cleared_because
+            .as_deref()
+            .unwrap_or("no reason given");
+        return format!(
+            "{subject} no longer climbs: {why}; it went from {} to {} since {since}",
+            show(evidence.baseline),
+            show(evidence.now)
+        );
     }
     format!(
         "{subject} climbs by {} (95 %: {} to {}), from {} to {} since {since}",
@@ -26,7 +33,11 @@ pub fn sentence(flag: &Flag) -> String {
 /// Whose what: `shop (pid 812), thread worker-3 (tid 820): run-queue delay (p99)`.
 fn subject(flag: &Flag) -> String {
     let process = format!("{} (pid {})", flag.process.service, flag.process.pid);
-    let thread = flag.thread.as_ref().map(|thread| format!(", thread {} (tid {})", thread.name, thread.tid)).unwrap_or_default();
+    let thread = flag
+        .thread
+        .as_ref()
+        .map(|thread| format!(", thread {} (tid {})", thread.name, thread.tid))
+        .unwrap_or_default();
     let metric = match flag.metric {
         Metric::CommittedBytes => "committed memory",
         Metric::MappedRate => "mapping rate",
@@ -37,13 +48,23 @@ fn subject(flag: &Flag) -> String {
 }
 
 fn per_hour(metric: Metric, value: f64) -> String {
-    let separator = if metric == Metric::MappedRate { " per hour" } else { "/h" };
+    let separator = if metric == Metric::MappedRate {
+        " per hour"
+    } else {
+        "/h"
+    };
     format!("{}{separator}", quantity(metric, value))
 }
 
 /// A value in its metric's unit.
 fn quantity(metric: Metric, value: f64) -> String {
-    const BYTES: &[(f64, &str)] = &[(1.0, "B"), (1024.0, "KiB"), (1_048_576.0, "MiB"), (1_073_741_824.0, "GiB"), (1_099_511_627_776.0, "TiB")];
+    const BYTES: &[(f64, &str)] = &[
+        (1.0, "B"),
+        (1024.0, "KiB"),
+        (1_048_576.0, "MiB"),
+        (1_073_741_824.0, "GiB"),
+        (1_099_511_627_776.0, "TiB"),
+    ];
     const TIME: &[(f64, &str)] = &[(1.0, "ns"), (1e3, "us"), (1e6, "ms"), (1e9, "s")];
     match metric {
         Metric::CommittedBytes => scaled(value, BYTES),
@@ -55,15 +76,30 @@ fn quantity(metric: Metric, value: f64) -> String {
 
 /// The value in the largest unit of which it is at least one.
 fn scaled(value: f64, units: &[(f64, &str)]) -> String {
-    let unit = units.iter().rev().find(|(size, _)| value.abs() >= *size).or(units.first());
-    unit.map_or_else(|| digits(value), |(size, name)| format!("{} {name}", digits(value / size)))
+    let unit = units
+        .iter()
+        .rev()
+        .find(|(size, _)| value.abs() >= *size)
+        .or(units.first());
+    unit.map_or_else(
+        || digits(value),
+        |(size, name)| format!("{} {name}", digits(value / size)),
+    )
 }
 
 /// Two or three significant digits; none behind the point from 10 on.
 fn digits(value: f64) -> String {
-    let text = if value.abs() < 9.95 { format!("{value:.1}") } else { format!("{value:.0}") };
+    let text = if value.abs() < 9.95 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.0}")
+    };
     let text = text.strip_suffix(".0").unwrap_or(&text);
-    if text == "-0" { "0".to_owned() } else { text.to_owned() }
+    if text == "-0" {
+        "0".to_owned()
+    } else {
+        text.to_owned()
+    }
 }
 
 /// The time of day, with the date if it was another day than the flag's.
@@ -107,6 +143,9 @@ mod tests {
     fn another_day_is_named() {
         let noon = Moment(1_700_000_000_000_000_000);
         assert_eq!(time_of_day(noon, noon), "22:13:20Z");
-        assert_eq!(time_of_day(noon, Moment(noon.0 + 86_400_000_000_000)), "2023-11-14T22:13:20Z");
+        assert_eq!(
+            time_of_day(noon, Moment(noon.0 + 86_400_000_000_000)),
+            "2023-11-14T22:13:20Z"
+        );
     }
 }
