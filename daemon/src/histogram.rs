@@ -5,39 +5,32 @@ use hdrhistogram::{
     Histogram,
     serialization::{Serializer, V2DeflateSerializer},
 };
-use slowburn_common::histogram::{BUCKETS, HIGHEST, SIGNIFICANT_DIGITS, lowest};
+use slowburn_common::histogram::{HIGHEST, SIGNIFICANT_DIGITS, lowest};
 use slowburn_probes::event::Delays;
 
 use crate::stream::DelaySummary;
 
-/// Counts of waits by bucket, with their sum and maximum.
-#[derive(Clone, Debug)]
+/// Counts of waits by bucket, with their sum and maximum. Only buckets in use take memory: a thread's
+/// waits fall into some tens of the hundreds, and there may be thousands of threads.
+#[derive(Clone, Debug, Default)]
 pub struct DelayCounts {
-    counts: Box<[u64; BUCKETS]>,
+    /// Bucket and count, ascending by bucket.
+    counts: Vec<(u16, u64)>,
     count: u64,
     sum_ns: u64,
     max_ns: u64,
-}
-
-impl Default for DelayCounts {
-    fn default() -> Self {
-        Self {
-            counts: Box::new([0; BUCKETS]),
-            count: 0,
-            sum_ns: 0,
-            max_ns: 0,
-        }
-    }
 }
 
 impl DelayCounts {
     /// Adds a sample.
     pub fn add(&mut self, delays: &Delays) {
         for &(bucket, count) in &delays.counts {
-            if let Some(mine) = self.counts.get_mut(bucket as usize) {
-                *mine += u64::from(count);
-                self.count += u64::from(count);
+            let count = u64::from(count);
+            match self.counts.binary_search_by_key(&bucket, |(b, _)| *b) {
+                Ok(place) => self.counts[place].1 += count,
+                Err(place) => self.counts.insert(place, (bucket, count)),
             }
+            self.count += count;
         }
         self.sum_ns += delays.sum_ns;
         self.max_ns = self.max_ns.max(delays.max_ns);
@@ -46,20 +39,6 @@ impl DelayCounts {
     /// Number of waits.
     pub fn count(&self) -> u64 {
         self.count
-    }
-
-    /// Forgets everything, and keeps the memory.
-    pub fn clear(&mut self) {
-        self.counts.fill(0);
-        (self.count, self.sum_ns, self.max_ns) = (0, 0, 0);
-    }
-
-    fn buckets(&self) -> impl Iterator<Item = (usize, u64)> {
-        self.counts
-            .iter()
-            .copied()
-            .enumerate()
-            .filter(|(_, count)| *count != 0)
     }
 }
 
@@ -101,9 +80,9 @@ impl Summariser {
             return summary;
         }
         self.histogram.reset();
-        for (bucket, count) in delays.buckets() {
-            // Every bucket lies within the bounds.
-            let _ = self.histogram.record_n(lowest(bucket), count);
+        for &(bucket, count) in &delays.counts {
+            // Every bucket of the kernel side lies within the bounds.
+            let _ = self.histogram.record_n(lowest(bucket as usize), count);
         }
         let quantile = |q| {
             Some(

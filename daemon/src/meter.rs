@@ -19,6 +19,8 @@ use crate::{
 /// A process and what it did in the current window.
 struct Process {
     service: u32,
+    /// It began within the current window.
+    began: bool,
     live: u64,
     created: u64,
     exited: u64,
@@ -46,6 +48,10 @@ impl Thread {
     }
 }
 
+/// Most processes that may begin and end within one window and still get a window of their own. A fork
+/// storm of 1,000 a second fills it in a window of 10 s.
+const MAX_BRIEF: usize = 10_000;
+
 /// Adds up events.
 #[derive(Default)]
 pub struct Meter {
@@ -54,6 +60,10 @@ pub struct Meter {
     /// when the first sample of a window comes.
     threads: HashMap<(Life, Life), Thread>,
     lost: u64,
+    /// Processes that began and ended within the current window.
+    brief: usize,
+    /// Those of them that found no room.
+    refused: u64,
     summariser: Summariser,
 }
 
@@ -82,7 +92,10 @@ impl Meter {
         // What ran already was not created in this window.
         if origin != Origin::Found {
             process.created += 1;
-            self.thread(task).began = true;
+            let thread = self.thread(task);
+            thread.began = true;
+            // A thread that executes a program takes over the identity of its process's first thread.
+            thread.ended = false;
         }
         if is_new {
             Turn::ProcessBegins
@@ -93,7 +106,7 @@ impl Meter {
 
     /// A followed task is gone.
     pub fn end(&mut self, task: &Task) -> Turn {
-        self.thread(task).ended = true;
+        self.end_thread(task);
         let Some(process) = self.processes.get_mut(&task.process) else {
             return Turn::ThreadEnds;
         };
@@ -101,11 +114,23 @@ impl Meter {
         process.exited += 1;
         // Its last waits were not seen by the kernel's account.
         process.waits = None;
-        if process.live == 0 {
-            Turn::ProcessEnds
-        } else {
-            Turn::ThreadEnds
+        if process.live > 0 {
+            return Turn::ThreadEnds;
         }
+        if process.began {
+            self.brief += 1;
+            if self.brief > MAX_BRIEF {
+                self.processes.remove(&task.process);
+                self.refused += 1;
+            }
+        }
+        Turn::ProcessEnds
+    }
+
+    /// Takes the number of processes since the last call that are in no window, because too many began and
+    /// ended within it.
+    pub fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
     }
 
     /// Adds a reading. Other events leave the meter as it is.
@@ -159,6 +184,16 @@ impl Meter {
         }
     }
 
+    /// A thread that began in the same window gets no window of its own, and no memory: a service may
+    /// start thousands a second. What it did is in its process's sums.
+    fn end_thread(&mut self, task: &Task) {
+        if self.thread(task).began {
+            self.threads.remove(&(task.process, task.thread));
+        } else {
+            self.thread(task).ended = true;
+        }
+    }
+
     fn thread(&mut self, task: &Task) -> &mut Thread {
         self.threads
             .entry((task.process, task.thread))
@@ -201,13 +236,13 @@ impl Meter {
             }
             while threads.next_if(|t| t.task.process < life).is_some() {}
             while let Some(thread) = threads.next_if(|t| t.task.process == life) {
-                let within = thread.began && thread.ended;
-                if !within && (thread.ended || !thread.is_idle()) {
+                if thread.ended || !thread.is_idle() {
                     out(thread.window(id.clone(), &common, &mut self.summariser));
                 }
             }
         }
         self.lost = 0;
+        self.brief = 0;
     }
 }
 
@@ -222,6 +257,7 @@ impl Process {
     fn new(service: u32) -> Self {
         Self {
             service,
+            began: true,
             live: 0,
             created: 0,
             exited: 0,
@@ -240,9 +276,9 @@ impl Process {
         common: &Common,
         summariser: &mut Summariser,
     ) -> Window {
-        let delay = summariser.summarise(&self.delays);
-        self.delays.clear();
+        let delay = summariser.summarise(&std::mem::take(&mut self.delays));
         let account = std::mem::take(&mut self.account);
+        self.began = false;
         let waits = self.waits.replace(ThreadAccount::default());
         Window {
             ts: common.ts,
@@ -465,6 +501,20 @@ mod tests {
         let got = windows(&mut meter);
         assert!(got[0].ended);
         assert!(windows(&mut meter).is_empty());
+    }
+
+    #[test]
+    fn a_fork_storm_is_bounded_and_counted() {
+        let mut meter = Meter::default();
+        for n in 0..MAX_BRIEF as u64 + 5 {
+            let mut brief = task(7, 7, 1);
+            brief.process.start_ns = n;
+            meter.begin(&brief, Origin::Fork);
+            assert_eq!(meter.end(&brief), Turn::ProcessEnds);
+        }
+        assert_eq!(meter.take_refused(), 5);
+        assert_eq!(windows(&mut meter).len(), MAX_BRIEF);
+        assert_eq!(meter.take_refused(), 0);
     }
 
     #[test]

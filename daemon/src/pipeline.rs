@@ -144,6 +144,10 @@ impl Pipeline {
         for window in windows {
             self.window(window, out);
         }
+        let refused = self.meter.take_refused();
+        if refused > 0 {
+            self.lose(ts, LossClass::Window, refused, out);
+        }
     }
 
     fn task_start(

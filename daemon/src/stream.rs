@@ -735,6 +735,8 @@ pub enum LossClass {
     Output,
     /// Series of windows that the detector had no room for.
     Series,
+    /// Windows of processes that began and ended within one, of which there were more than 10,000.
+    Window,
 }
 
 impl From<Class> for LossClass {

@@ -42,7 +42,7 @@ const TARGETS: [&str; 9] = [
 /// What is added for the demo, unless the user has said otherwise: long and short option, and value.
 const DEMO: &str = "slowburn-demo";
 const DEMO_DEFAULTS: [(&str, Option<char>, &str); 2] = [
-    ("--window", None, "2s"),
+    ("--window", None, "1s"),
     ("--output", Some('o'), DEMO_OUTPUT),
 ];
 const DEMO_OUTPUT: &str = "slowburn.jsonl";
@@ -218,7 +218,7 @@ mod tests {
         for list in [
             &["--service", "nginx"][..],
             &["--pid=1"],
-            &["--window", "2s", "--cgroup", "/x"],
+            &["--window", "1s", "--cgroup", "/x"],
             &["--container=a"],
             &["--unit", "a.service"],
             &["--process", "a"],
@@ -233,7 +233,7 @@ mod tests {
     fn other_arguments_are_no_target() {
         for list in [
             &[][..],
-            &["--window", "2s"],
+            &["--window", "1s"],
             &["--output=--pidfile"],
             &["--services"],
             &["service"],
@@ -251,7 +251,7 @@ mod tests {
                 DEMO,
                 "--exit-with-target",
                 "--window",
-                "2s",
+                "1s",
                 "--output",
                 "slowburn.jsonl"
             ])

@@ -147,9 +147,9 @@ impl Signals {
 }
 
 impl<'a> Session<'a> {
-    fn new(options: &'a Run, source: Source, scope: Scope, sinks: Sinks) -> Self {
+    fn new(options: &'a Run, mut source: Source, scope: Scope, sinks: Sinks) -> Self {
         let names = names(&scope);
-        let started = source.now();
+        let started = source.begin();
         Self {
             options,
             source,
@@ -261,6 +261,7 @@ impl<'a> Session<'a> {
     }
 
     fn end_window(&mut self) -> anyhow::Result<()> {
+        self.drain()?;
         self.source.end_window(&mut self.events)?;
         self.process()?;
         self.scope.rescan(&mut self.source, true)?;

@@ -257,6 +257,7 @@ fn follow(ctx: &impl EbpfContext, new: &Newcomer) {
         return;
     }
     join(new.tid);
+    debug!(ctx, "following task {} of process {}", new.tid, new.tgid);
     emit(
         Header {
             ts: now,

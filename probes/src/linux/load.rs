@@ -56,11 +56,6 @@ pub fn load(options: &Options) -> Result<Loaded, ProbeError> {
     if !support::in_initial_pid_namespace() {
         return Err(ProbeError::PidNamespace);
     }
-    if let Err(error) = support::ensure_tracefs() {
-        tracing::warn!(
-            "tracefs is not mounted and cannot be ({error}): classic tracepoints are not available"
-        );
-    }
     let offsets = Offsets::of_running_kernel()?;
     let btf = Btf::from_sys_fs().map_err(|e| ProbeError::NoBtf(e.to_string()))?;
     let ids = highest_task_id();
@@ -75,6 +70,11 @@ pub fn load(options: &Options) -> Result<Loaded, ProbeError> {
         tracing::warn!("kernel-side log messages are not available: {error}");
         None
     });
+    if let Err(error) = support::ensure_tracefs() {
+        tracing::warn!(
+            "tracefs is not mounted and cannot be ({error}): classic tracepoints are not available"
+        );
+    }
     let hooks = attach(&mut ebpf, &btf, options.preference)?;
     Ok(Loaded {
         logger,

@@ -7,13 +7,17 @@
 //! And the threads are listed again until the list holds nothing new, since a thread that was not
 //! followed yet may have created others.
 
-use std::{collections::HashSet, fs, io, sync::atomic::Ordering};
+use std::{collections::HashSet, fs, io, iter, sync::atomic::Ordering};
 
 use procfs::{FromRead, process::Stat};
 use slowburn_common::{COMM_LEN, Comm, task::NO_SLOT};
 
 use super::{
-    account, clock::monotonic_ns, error::ProbeError, source::Source, tables::TaskIdentity,
+    account,
+    clock::monotonic_ns,
+    error::ProbeError,
+    source::Source,
+    tables::{TaskIdentity, read},
 };
 
 /// Flag of a task that has begun to exit (`PF_EXITING`), in field 9 of `/proc/PID/stat`. It is set
@@ -37,20 +41,16 @@ impl Source {
             pid,
             source,
         };
-        let process_slot = self.follow_leader(pid, service)?;
+        let process_slot = self.follow_first(pid, service)?;
         let mut seen = HashSet::from([pid]);
         let mut added = 1;
         for _ in 0..MAX_ROUNDS {
             let mut fresh = false;
-            for entry in fs::read_dir(format!("/proc/{pid}/task")).map_err(gone)? {
-                let name = entry.map_err(gone)?.file_name();
-                let Some(tid) = name.to_str().and_then(|n| n.parse().ok()) else {
-                    continue;
-                };
+            for tid in task_ids(pid).map_err(gone)? {
                 if seen.insert(tid) {
                     fresh = true;
-                    added +=
-                        usize::from(self.follow_task(pid, tid, service, process_slot)?.is_some());
+                    let new = self.follow_task(pid, tid, service, process_slot)?;
+                    added += usize::from(new.is_some());
                 }
             }
             if !fresh {
@@ -60,20 +60,25 @@ impl Source {
         Ok(added)
     }
 
-    /// Follows the first thread of a process and returns the process's slot.
-    fn follow_leader(&mut self, pid: u32, service: u32) -> Result<u32, ProbeError> {
-        if let Some(slot) = self.follow_task(pid, pid, service, NO_SLOT)? {
-            return Ok(slot);
-        }
-        match self.published_slot(pid)? {
+    /// Follows the first thread of a process that runs, and returns the slot of the process. That is the
+    /// leader, unless it has ended and left the process to its other threads.
+    fn follow_first(&mut self, pid: u32, service: u32) -> Result<u32, ProbeError> {
+        let others = task_ids(pid).unwrap_or_default();
+        for tid in iter::once(pid).chain(others) {
+            if let Some(slot) = self.follow_task(pid, tid, service, NO_SLOT)? {
+                return Ok(slot);
+            }
             // Somebody else made the record: a fork or exec hook, or an earlier call.
-            slot if slot != NO_SLOT => Ok(slot),
-            _ => Err(ProbeError::Process {
-                what: "the first thread",
-                pid,
-                source: io::Error::from(io::ErrorKind::NotFound),
-            }),
+            let slot = self.published_slot(tid)?;
+            if slot != NO_SLOT {
+                return Ok(read!(self.record(slot)?, process_slot));
+            }
         }
+        Err(ProbeError::Process {
+            what: "any thread",
+            pid,
+            source: io::Error::from(io::ErrorKind::NotFound),
+        })
     }
 
     /// Follows one task. `None` if it is followed already, or gone.
@@ -181,6 +186,20 @@ pub(super) fn map_io(source: io::Error) -> ProbeError {
         source,
         hint: "Lower --max-tasks.",
     }
+}
+
+/// Ids of the threads that a process has now.
+fn task_ids(pid: u32) -> io::Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+        ids.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<u32>().ok()),
+        );
+    }
+    Ok(ids)
 }
 
 /// A task's stat, if it is there and has not begun to exit.

@@ -21,9 +21,8 @@ use super::{
 };
 use crate::event::{Call, Class, Event, Life, Origin, Standing, Task};
 
-/// Most events taken from the ring buffer in one go, so that a flood does not keep the daemon
-/// from ending a window.
-const DRAIN_LIMIT: usize = 65_536;
+/// Most events taken from the ring buffer in one go: some 2 MB, whatever the size of the ring.
+const DRAIN_LIMIT: usize = 8_192;
 
 /// How often, at most, the loss counters are read and the records are looked through.
 const HOUSEKEEPING_NS: u64 = 250_000_000;
@@ -107,6 +106,12 @@ impl Source {
             page_shift: rustix::param::page_size().trailing_zeros(),
             ns_per_tick: 1_000_000_000 / procfs::ticks_per_second().max(1),
         })
+    }
+
+    /// Starts the first window anew, and tells when that is, in nanoseconds since the Unix epoch.
+    pub fn begin(&mut self) -> u64 {
+        self.window_start_ns = monotonic_ns();
+        self.window_start_ns + self.epoch_ns
     }
 
     /// The hooks that were chosen.
@@ -214,12 +219,13 @@ impl Source {
         Ok(taken == DRAIN_LIMIT)
     }
 
-    /// Ends a window: drains, samples every task and process, and appends [`Event::WindowEnd`].
+    /// Ends a window: samples every task and process, and appends [`Event::WindowEnd`]. What is still in the
+    /// ring buffer, beyond one last drain, belongs to the next.
     ///
     /// # Errors
     /// If a table cannot be mapped.
     pub fn end_window(&mut self, out: &mut Vec<Event>) -> Result<(), ProbeError> {
-        while self.drain(out)? {}
+        self.drain(out)?;
         self.keep_house()?;
         for slot in 1..self.tasks.len() as u32 {
             if self.tasks[slot as usize]
@@ -425,24 +431,44 @@ impl Source {
         Ok(())
     }
 
-    /// A thread executed a program and thereby became the first thread of its process. To everybody
-    /// outside, the thread it was has ended and the process goes on.
+    /// A thread executed a program and thereby took over the id of its process's first thread, which has
+    /// ended by then, as all the others have. The process goes on.
     fn took_over_leader(&mut self, slot: u32) -> Result<(), ProbeError> {
         self.sample(slot)?;
-        let Some(tracked) = self.tasks[slot as usize].take() else {
+        let Some(mut tracked) = self.tasks[slot as usize].take() else {
             return Ok(());
         };
-        let record = self.record(slot)?;
-        self.pending.push(Event::TaskExit {
-            ts: self.now(),
+        let thread = tracked.task;
+        let leader_slot = std::mem::replace(&mut tracked.process_slot, slot);
+        self.finished(leader_slot)?;
+        let ts = self.now();
+        let followed_ns = monotonic_ns().saturating_sub(read!(self.record(slot)?, born_ns));
+        tracked.task.thread = thread.process;
+        // The new identity begins before the old one ends, so that the process is never without a thread.
+        self.pending.push(Event::TaskStart {
+            ts,
             task: tracked.task,
-            followed_ns: monotonic_ns().saturating_sub(read!(record, born_ns)),
+            origin: Origin::Thread,
+            creator: None,
+        });
+        self.pending.push(Event::TaskExit {
+            ts,
+            task: thread,
+            followed_ns,
             alive: false,
         });
-        if let Some(process) = self.processes.get_mut(&tracked.process_slot) {
-            process.live = process.live.saturating_sub(1);
-        }
-        self.started(slot)
+        self.tasks[slot as usize] = Some(tracked);
+        self.processes.remove(&leader_slot);
+        self.processes.insert(
+            slot,
+            Process {
+                life: thread.process,
+                service: thread.service,
+                live: 1,
+            },
+        );
+        self.tasks[leader_slot as usize] = None;
+        self.give_back(leader_slot)
     }
 
     /// The task an event is about.
