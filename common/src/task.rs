@@ -117,6 +117,8 @@ pub struct TaskRecord {
     pub delay_count: u64,
     /// Sum of all waits in nanoseconds.
     pub delay_sum_ns: u64,
+    /// Number of times it got a CPU without having been seen to become runnable. No wait is made up for them.
+    pub unknown_count: u64,
     /// Longest wait since the daemon last took (zeroed) it, in nanoseconds.
     pub delay_max_ns: u64,
 

@@ -19,6 +19,7 @@ pub struct DelayCounts {
     count: u64,
     sum_ns: u64,
     max_ns: u64,
+    unknown: u64,
 }
 
 impl DelayCounts {
@@ -34,11 +35,12 @@ impl DelayCounts {
         }
         self.sum_ns += delays.sum_ns;
         self.max_ns = self.max_ns.max(delays.max_ns);
+        self.unknown += delays.unknown;
     }
 
-    /// Number of waits.
-    pub fn count(&self) -> u64 {
-        self.count
+    /// Has the task never been seen to get a CPU?
+    pub fn is_empty(&self) -> bool {
+        self.count == 0 && self.unknown == 0
     }
 }
 
@@ -74,6 +76,7 @@ impl Summariser {
             count: delays.count,
             sum_ns: delays.sum_ns,
             max_ns: delays.max_ns,
+            unknown_count: delays.unknown,
             ..DelaySummary::default()
         };
         if delays.count == 0 {
@@ -126,6 +129,7 @@ mod tests {
                 counts: vec![(bucket(value) as u16, 1)],
                 sum_ns: value,
                 max_ns: value,
+                unknown: 0,
             });
         }
         counts

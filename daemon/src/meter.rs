@@ -44,7 +44,7 @@ struct Thread {
 
 impl Thread {
     fn is_idle(&self) -> bool {
-        self.delays.count() == 0 && self.memory.is_empty()
+        self.delays.is_empty() && self.memory.is_empty()
     }
 }
 
@@ -175,7 +175,7 @@ impl Meter {
         if let Some(process) = self.processes.get_mut(&task.process) {
             process.memory.add(memory);
             process.delays.add(delays);
-            if !delays.counts.is_empty() {
+            if *delays != Delays::default() {
                 process.waits = process.waits.zip(account).map(|(sum, more)| ThreadAccount {
                     run_delay_ns: sum.run_delay_ns + more.run_delay_ns,
                     run_count: sum.run_count + more.run_count,
@@ -401,6 +401,7 @@ mod tests {
                 counts: vec![(10, waits)],
                 sum_ns: u64::from(waits) * 10,
                 max_ns: 10,
+                unknown: 0,
             },
             account: Some(ThreadAccount {
                 run_delay_ns: u64::from(waits) * 10,

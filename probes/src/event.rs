@@ -136,6 +136,8 @@ pub struct Delays {
     pub sum_ns: u64,
     /// Longest wait in nanoseconds.
     pub max_ns: u64,
+    /// Times it got a CPU although it was not seen to become runnable; not among the counts.
+    pub unknown: u64,
 }
 
 /// What the kernel itself says about a thread, as the change over a period.

@@ -229,7 +229,7 @@ impl Series {
 
     fn climbs(&self, found: &Trend, config: &Config, scratch: &mut Vec<f64>) -> bool {
         let missing = config.horizon as f64 / self.points.len() as f64;
-        let significant = found.z > RAISE_Z
+        let significant = found.significance() > RAISE_Z
             && found.low > 0.0
             && found.rise() > RISE_SIGMA * missing.max(1.0) * found.sigma;
         significant
@@ -336,7 +336,7 @@ impl Series {
             slope_per_hour: found.slope * HOUR,
             slope_low_per_hour: found.low * HOUR,
             slope_high_per_hour: found.high * HOUR,
-            z: found.z,
+            z: found.significance(),
             windows: self.points.len(),
             cleared_because,
         };

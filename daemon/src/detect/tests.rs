@@ -597,3 +597,12 @@ fn what_finds_no_room_is_counted() {
     );
     assert_eq!((detector.series, detector.take_refused()), (3, 1));
 }
+
+/// The demo service: no noise at all, but its leak becomes 3 % slower once the heap's thresholds have adapted.
+#[test]
+fn a_bend_without_noise_is_flagged_in_time() {
+    let level = |i: u64| 30.0 + 4.15 * i.min(13) as f64 + 4.02 * i.saturating_sub(13) as f64;
+    let flags = fresh((0..30).map(|i| committed(i, level(i))));
+    assert!(flags[0].0 < 25, "raised at window {}", flags[0].0);
+    assert!(flags[0].1.evidence.z > 3.3, "{flags:?}");
+}

@@ -25,6 +25,12 @@ pub struct Point {
     pub y: f64,
 }
 
+/// A rise of so many residual deviations is no wander of the noise, however much that depends on itself from one
+/// window to the next: the correction for autocorrelation is then left out. Without this, a leak of 4.15 MiB a
+/// window that became one of 4.02 was not flagged within a minute, for that bend was all its noise. Noise with an
+/// autocorrelation of 0.99 stays below 15.
+const BEYOND_NOISE: f64 = 30.0;
+
 /// The trend of a series.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Trend {
@@ -42,12 +48,23 @@ pub struct Trend {
     pub sigma: f64,
     /// Mann-Kendall statistic, corrected for ties and for the autocorrelation of the residuals.
     pub z: f64,
+    /// The same without the correction for autocorrelation.
+    pub z_uncorrected: f64,
 }
 
 impl Trend {
     /// How far the line rises from the first point to the last.
     pub fn rise(&self) -> f64 {
         self.last - self.first
+    }
+
+    /// The statistic to decide by: corrected for autocorrelation, unless the rise is beyond all noise.
+    pub fn significance(&self) -> f64 {
+        if self.rise() > BEYOND_NOISE * self.sigma {
+            self.z_uncorrected
+        } else {
+            self.z
+        }
     }
 }
 
@@ -93,6 +110,7 @@ pub fn trend(points: &[Point], scratch: &mut Vec<f64>) -> Option<Trend> {
         last: fitted(last),
         sigma,
         z: standardise(score, deviation) / widening,
+        z_uncorrected: standardise(score, deviation),
     })
 }
 

@@ -299,7 +299,7 @@ impl Writer {
         match error {
             Some(error) if self.told.is_none_or(|told| told.elapsed() >= REMIND) => {
                 tracing::error!(
-                    "cannot write to {place}: {error}; {} records lost, slowburn goes on",
+                    "cannot write to {place}: {error}; records lost: {}, slowburn goes on",
                     self.untold
                 );
                 self.told = Some(Instant::now());

@@ -1,4 +1,4 @@
-//! Calls that change an address space, counted when they return successfully.
+//! Calls that change an address space, counted when they return.
 //!
 //! What a call did is not computed from its arguments: `munmap` may cover holes, `MAP_FIXED` may
 //! replace, `mremap` and `brk` may do less than asked. Instead the kernel's own page counts of the
@@ -69,11 +69,12 @@ pub fn completed(record: &mut TaskRecord, call: u32, args: [u64; 4], result: u64
     } else {
         result > u64::MAX - MAX_ERRNO
     };
+    // A call that failed half-way, such as an mprotect over a hole, has changed something all the same.
+    let (reserved, committed) = book(record);
     if failed {
         record.memory.failed_calls += 1;
         return;
     }
-    let (reserved, committed) = book(record);
     if let Some(calls) = record.memory.calls.get_mut(call as usize) {
         *calls += 1;
     }

@@ -59,7 +59,9 @@ pub fn switched(prev_tid: u32, preempted: bool, next_tid: u32) {
         record.on_cpu = 1;
         let since = record.enqueued_ns;
         record.enqueued_ns = 0;
-        if since != 0 {
+        if since == 0 {
+            record.unknown_count += 1;
+        } else {
             waited(record, since, now, prev_tid);
         }
     }

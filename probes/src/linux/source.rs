@@ -356,7 +356,7 @@ impl Source {
 
     fn handle(&mut self, event: &Wire) -> Result<(), ProbeError> {
         match event {
-            Wire::TaskStart(header) => self.started(header.slot),
+            Wire::TaskStart(header) => self.started_as(header.slot, header.tid),
             Wire::TaskExit(header) => {
                 let record = self.record(header.slot)?;
                 if read!(record, tid) == header.tid && read!(record, exit_ns) != 0 {
@@ -496,6 +496,12 @@ impl Source {
 
     /// A record was made: takes note of the task, once.
     pub(super) fn started(&mut self, slot: u32) -> Result<(), ProbeError> {
+        let tid = read!(self.record(slot)?, tid);
+        self.started_as(slot, tid)
+    }
+
+    /// The same for a task that had this id when its record was made.
+    fn started_as(&mut self, slot: u32, tid: u32) -> Result<(), ProbeError> {
         let index = slot as usize;
         if self.tasks.len() <= index {
             self.tasks.resize_with(index + 1, || None);
@@ -504,7 +510,7 @@ impl Source {
         if self.tasks[index].is_some() || !record.in_use() {
             return Ok(());
         }
-        let tracked = self.tracked(record, slot)?;
+        let tracked = self.tracked(record, slot, tid)?;
         let task = tracked.task;
         let process_slot = tracked.process_slot;
         self.tasks[index] = Some(tracked);
@@ -527,30 +533,33 @@ impl Source {
         Ok(())
     }
 
-    fn tracked(&mut self, record: Record, slot: u32) -> Result<Tracked, ProbeError> {
-        let process_slot = read!(record, process_slot);
-        let leader = self.record(process_slot)?;
-        let thread = Life {
-            id: read!(record, tid),
-            start_ns: read!(record, start_boot_ns) + self.boot_epoch_ns,
-        };
+    fn tracked(&mut self, record: Record, slot: u32, tid: u32) -> Result<Tracked, ProbeError> {
         let pid = read!(record, tgid);
-        let process = if process_slot == slot {
-            Life {
-                id: pid,
-                start_ns: thread.start_ns,
-            }
+        // It has executed a program in the meantime, and taken over the first thread's id and process.
+        let took_over = tid != read!(record, tid);
+        let process_slot = if took_over {
+            self.process_slot(pid).unwrap_or(slot)
         } else {
-            Life {
-                id: pid,
-                start_ns: read!(leader, start_boot_ns) + self.boot_epoch_ns,
-            }
+            read!(record, process_slot)
+        };
+        let first = self.record(process_slot)?;
+        let process = Life {
+            id: pid,
+            start_ns: read!(first, start_boot_ns) + self.boot_epoch_ns,
+        };
+        let thread = Life {
+            id: tid,
+            start_ns: if took_over {
+                read!(record, born_ns) + self.epoch_ns
+            } else {
+                read!(record, start_boot_ns) + self.boot_epoch_ns
+            },
         };
         // A task that the fork hook saw began at zero. The others have waited before; what they waited
         // between being published and this reading is missing from the kernel's side of their first window.
         let schedstat = match read!(record, origin) {
             origin::THREAD | origin::FORK => Some((0, 0)),
-            _ => account::schedstat(pid, thread.id),
+            _ => account::schedstat(pid, tid),
         };
         let task = Task {
             thread,
@@ -559,6 +568,17 @@ impl Source {
             name: read!(record, comm),
         };
         Ok(Tracked::new(task, process_slot, schedstat))
+    }
+
+    /// The slot of a followed process that lives.
+    fn process_slot(&self, pid: u32) -> Option<u32> {
+        let mut living = self
+            .processes
+            .iter()
+            .filter(|(_, process)| process.live > 0);
+        living
+            .find(|(_, process)| process.life.id == pid)
+            .map(|(slot, _)| *slot)
     }
 
     /// A task has exited: takes its last sample, and gives its slot back.

@@ -19,6 +19,7 @@ pub struct Tracked {
     /// What the record held at the last sample.
     delay_count: u64,
     delay_sum_ns: u64,
+    unknown_count: u64,
     delays: Vec<(u16, u32)>,
     memory: Memory,
     /// What the kernel said at the last sample: run-queue delay and count.
@@ -34,6 +35,7 @@ impl Tracked {
             exited: false,
             delay_count: 0,
             delay_sum_ns: 0,
+            unknown_count: 0,
             delays: Vec::new(),
             memory: Memory::default(),
             schedstat,
@@ -46,7 +48,8 @@ impl Tracked {
         let memory_now = read!(record, memory);
         let memory = flow(&memory_now, &self.memory, page_shift);
         self.memory = memory_now;
-        let waited = read!(record, delay_count) != self.delay_count;
+        let waited = read!(record, delay_count) != self.delay_count
+            || read!(record, unknown_count) != self.unknown_count;
         if !waited && memory.is_empty() {
             return None;
         }
@@ -66,6 +69,7 @@ impl Tracked {
     fn take_delays(&mut self, record: Record) -> (Delays, Option<ThreadAccount>) {
         // The sums first, then the buckets: what is added in between shows in the next sample's sum.
         let (count, sum_ns) = (read!(record, delay_count), read!(record, delay_sum_ns));
+        let unknown_count = read!(record, unknown_count);
         let buckets = read!(record, delays);
         // Read at once after, so that both speak of the same period.
         let schedstat = if self.exited {
@@ -93,9 +97,11 @@ impl Tracked {
             counts,
             sum_ns: sum_ns.wrapping_sub(self.delay_sum_ns),
             max_ns: record.take_delay_max().max(at_least),
+            unknown: unknown_count.wrapping_sub(self.unknown_count),
         };
         self.delay_count = count;
         self.delay_sum_ns = sum_ns;
+        self.unknown_count = unknown_count;
         self.delays = now;
         (delays, account)
     }

@@ -37,7 +37,9 @@ fn main() -> io::Result<()> {
         options.memory,
         options.threads
     );
-    thread::Builder::new().name("worker".into()).spawn(healthy_work)?;
+    thread::Builder::new()
+        .name("worker".into())
+        .spawn(healthy_work)?;
     leak(&options)
 }
 
@@ -57,7 +59,8 @@ fn leak(options: &Options) -> io::Result<()> {
     for step in 1_u32.. {
         thread::sleep(STEP);
         let seconds = f64::from(step) * STEP.as_secs_f64();
-        let due_bytes = ((options.memory as f64 * seconds) as usize * 1024).min(options.max_memory << 20);
+        let due_bytes =
+            ((options.memory as f64 * seconds) as usize * 1024).min(options.max_memory << 20);
         let have = leaked.iter().map(Vec::len).sum::<usize>();
         if due_bytes > have {
             leaked.push(vec![7_u8; due_bytes - have]);

@@ -1,0 +1,168 @@
+//! Labelled workloads for the end-to-end tests. Each does something that can be counted, and says
+//! afterwards how much of it there was.
+//!
+//! The conversation is always the same: the workload prints a line when it is ready, works when it has
+//! read a line, prints a line of facts, and lives on until its standard input is closed, so that `/proc`
+//! can be read before and after. Every workload is bounded in time and in count.
+
+mod maps;
+mod processes;
+mod threads;
+mod waits;
+
+use std::{
+    io::{self, BufRead, Write},
+    time::Duration,
+};
+
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
+
+/// Workloads for the tests of slowburn.
+#[derive(Parser)]
+#[command(version)]
+struct Options {
+    #[command(subcommand)]
+    workload: Workload,
+}
+
+#[derive(Subcommand)]
+enum Workload {
+    /// Changes the address space in all ways there are, at random
+    Maps {
+        #[arg(long, default_value = "2", value_parser = seconds)]
+        seconds: Duration,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// End with a call that fails after it has changed something
+        #[arg(long)]
+        fail_last: bool,
+    },
+    /// Maps and unmaps a page so many times a second
+    Mappings {
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+        rate: u64,
+        #[arg(long, default_value = "1", value_parser = seconds)]
+        seconds: Duration,
+    },
+    /// Starts so many threads a second, which end at once
+    Threads {
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        rate: u64,
+        #[arg(long, default_value = "1", value_parser = seconds)]
+        seconds: Duration,
+        /// Do not join them
+        #[arg(long)]
+        detached: bool,
+    },
+    /// Has threads that do nothing
+    IdleThreads {
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=20_000))]
+        count: u64,
+        /// So many more once it begins
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=20_000))]
+        later: u64,
+    },
+    /// Has threads that start threads all the time, from before it says that it is ready
+    Spawners {
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=2_000))]
+        threads: u64,
+    },
+    /// Has threads that compete for one CPU
+    Contend {
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=256))]
+        threads: u64,
+        #[arg(long, default_value = "2", value_parser = seconds)]
+        seconds: Duration,
+    },
+    /// Has pairs of threads that wake each other
+    Pingpong {
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
+        pairs: u64,
+        #[arg(long, default_value = "1", value_parser = seconds)]
+        seconds: Duration,
+    },
+    /// Forks children that end at once, or execute /bin/true
+    Forks {
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        count: u64,
+        #[arg(long)]
+        exec: bool,
+    },
+    /// Has a child, which has a child, and so on
+    Family {
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(..=10))]
+        depth: u64,
+        /// Have them before saying that all is ready
+        #[arg(long)]
+        early: bool,
+    },
+    /// Has a thread that is not the first one execute this program anew
+    ExecThread {
+        /// Wait for another word before that
+        #[arg(long)]
+        pause: bool,
+        #[arg(long, hide = true)]
+        executed: bool,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Options::parse().workload {
+        Workload::Maps {
+            seconds,
+            seed,
+            fail_last,
+        } => maps::random(seconds, seed, fail_last),
+        Workload::Mappings { rate, seconds } => maps::steady(rate, seconds),
+        Workload::Threads {
+            rate,
+            seconds,
+            detached,
+        } => threads::short(rate, seconds, detached),
+        Workload::IdleThreads { count, later } => threads::idle(count, later),
+        Workload::Spawners { threads } => threads::spawners(threads),
+        Workload::Contend { threads, seconds } => waits::contend(threads, seconds),
+        Workload::Pingpong { pairs, seconds } => waits::pingpong(pairs, seconds),
+        Workload::Forks { count, exec } => processes::forks(count, exec),
+        Workload::Family { depth, early } => processes::family(depth, early),
+        Workload::ExecThread { executed, pause } => processes::exec_thread(executed, pause),
+    }
+}
+
+/// No workload may run for longer than this.
+const LONGEST: u64 = 60;
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= LONGEST as f64 => {
+            Ok(Duration::from_secs_f64(seconds))
+        }
+        _ => Err(format!("must be a number of seconds up to {LONGEST}")),
+    }
+}
+
+/// Says that all is prepared, and waits for the word to begin.
+fn ready() -> io::Result<()> {
+    say(&json!({ "ready": true, "pid": std::process::id() }))?;
+    next_word().map(drop)
+}
+
+/// Says what was done, and waits until nobody listens any more.
+fn done(facts: &Value) -> io::Result<()> {
+    say(facts)?;
+    while next_word()? {}
+    Ok(())
+}
+
+fn say(value: &Value) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{value}")?;
+    stdout.flush()
+}
+
+/// Reads a line. False at the end.
+fn next_word() -> io::Result<bool> {
+    let mut line = String::new();
+    Ok(io::stdin().lock().read_line(&mut line)? > 0)
+}
