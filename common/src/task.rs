@@ -23,6 +23,16 @@ pub mod origin {
     pub const NAME: u32 = 5;
 }
 
+/// Whether a task runs on a CPU. Stored in [`TaskRecord::on_cpu`].
+pub mod cpu {
+    /// Not seen to be switched in or out yet.
+    pub const UNKNOWN: u64 = 0;
+    /// It runs.
+    pub const ON: u64 = 1;
+    /// It does not.
+    pub const OFF: u64 = 2;
+}
+
 /// Calls that change an address space, as indices into [`Memory::calls`].
 pub mod call {
     /// `mmap`
@@ -111,13 +121,14 @@ pub struct TaskRecord {
 
     /// When it last became runnable, on the monotonic clock; 0 when it is not waiting for a CPU.
     pub enqueued_ns: u64,
-    /// 1 while it runs on a CPU. A wake-up then starts no wait.
+    /// One of [`cpu`]: a wake-up of a task that runs starts no wait.
     pub on_cpu: u64,
     /// Number of completed waits.
     pub delay_count: u64,
     /// Sum of all waits in nanoseconds.
     pub delay_sum_ns: u64,
-    /// Number of times it got a CPU without having been seen to become runnable. No wait is made up for them.
+    /// Number of times it got a CPU without having been seen to become runnable, or without having been seen to
+    /// get it (some kernels leave out a switch from the idle task now and then). No wait is made up for them.
     pub unknown_count: u64,
     /// Longest wait since the daemon last took (zeroed) it, in nanoseconds.
     pub delay_max_ns: u64,

@@ -507,6 +507,7 @@ pub struct DelaySummary {
     pub max_ns: u64,
     /// How often a CPU was got although the beginning of the wait was not seen; not in `count`. With it, `count`
     /// is the kernel's own `run_count`.
+    #[serde(default)]
     pub unknown_count: u64,
     /// Quantiles, to the histogram's precision; absent if there was no wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,7 @@ use slowburn_common::{
     event::{DelayEvent, Header, kind},
     histogram,
     stats::Stat,
-    task::TaskRecord,
+    task::{TaskRecord, cpu},
 };
 
 use crate::{
@@ -24,7 +24,7 @@ pub fn woken(tid: u32) {
     let Some(record) = record_of(tid) else { return };
     // Waking a task that runs already starts no wait, and nothing would end it. One that waits
     // already (preempted between setting its state and blocking) keeps its earlier start.
-    if record.on_cpu == 0 && record.enqueued_ns == 0 {
+    if record.on_cpu != cpu::ON && record.enqueued_ns == 0 {
         // SAFETY: the helper has no preconditions.
         record.enqueued_ns = unsafe { bpf_ktime_get_ns() };
     }
@@ -51,12 +51,15 @@ pub fn switched(prev_tid: u32, preempted: bool, next_tid: u32) {
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     if let Some(record) = prev {
-        record.on_cpu = 0;
+        if record.on_cpu == cpu::OFF {
+            record.unknown_count += 1;
+        }
+        record.on_cpu = cpu::OFF;
         let waits = preempted || TypedTask::current().is_runnable();
         record.enqueued_ns = if waits { now } else { 0 };
     }
     if let Some(record) = next {
-        record.on_cpu = 1;
+        record.on_cpu = cpu::ON;
         let since = record.enqueued_ns;
         record.enqueued_ns = 0;
         if since == 0 {

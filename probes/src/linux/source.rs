@@ -475,9 +475,11 @@ impl Source {
     fn task_of(&mut self, header: &Header) -> Result<Task, ProbeError> {
         if header.slot != NO_SLOT && read!(self.record(header.slot)?, tid) == header.tid {
             self.started(header.slot)?;
-            if let Some(tracked) = &self.tasks[header.slot as usize] {
-                return Ok(tracked.task);
-            }
+        }
+        if let Some(Some(tracked)) = self.tasks.get(header.slot as usize)
+            && tracked.task.thread.id == header.tid
+        {
+            return Ok(tracked.task);
         }
         // It exited, and its record was read and given back, before its last event came to its turn.
         Ok(Task {
