@@ -4,20 +4,12 @@
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stat {
-    /// Mapping events made.
-    MappingMade,
     /// Mapping events that found the ring buffer full.
     MappingLost,
-    /// Task starts and exits made.
-    TaskMade,
     /// Task starts and exits that found the ring buffer full. The daemon recovers them from the records.
     TaskLost,
-    /// Exec events made.
-    ExecMade,
     /// Exec events that found the ring buffer full.
     ExecLost,
-    /// Slow-wait events made.
-    DelayMade,
     /// Slow-wait events that found the ring buffer full.
     DelayLost,
     /// Tasks that should have been followed but found every record in use.
@@ -26,11 +18,9 @@ pub enum Stat {
     TidBeyondTable,
     /// Waits thrown away because the clock of another CPU made them negative.
     NegativeWait,
-    /// Returns of calls whose entry was not seen.
-    UnpairedReturn,
 }
 
 impl Stat {
     /// How many counters there are.
-    pub const COUNT: usize = Self::UnpairedReturn as usize + 1;
+    pub const COUNT: usize = Self::NegativeWait as usize + 1;
 }

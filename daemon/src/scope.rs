@@ -91,7 +91,7 @@ impl Scope {
         source.report_execs(self.can_return())?;
         self.tell_kernel(source)?;
         for _ in 0..ROUNDS {
-            if self.follow_members(source)? == 0 {
+            if self.follow_members(source, IfFull::Fail)? == 0 {
                 break;
             }
         }
@@ -99,24 +99,25 @@ impl Scope {
     }
 
     fn tell_kernel(&self, source: &mut Source) -> Result<(), ProbeError> {
+        let mut cgroups = Vec::new();
         for (index, service) in (0..).zip(&self.services) {
-            for id in service.cgroup_ids(&self.host) {
-                source.follow_cgroup(id, index)?;
-            }
+            let ids = service.cgroup_ids(&self.host);
+            cgroups.extend(ids.into_iter().map(|id| (id, index)));
             for name in service.kernel_names() {
                 source.follow_name(name, index)?;
             }
         }
-        Ok(())
+        source.follow_cgroups(&cgroups)
     }
 
     /// Follows members that are not followed yet. Returns how many there were.
-    fn follow_members(&self, source: &mut Source) -> Result<usize, ProbeError> {
+    fn follow_members(&self, source: &mut Source, if_full: IfFull) -> Result<usize, ProbeError> {
         let followed: HashSet<u32> = source.processes().map(|(life, _)| life.id).collect();
         let mut new = 0;
         for (index, service) in (0..).zip(&self.services) {
             for process in service.members(&self.host) {
-                if !followed.contains(&process.pid) && follow(source, process.pid, index)? {
+                if !followed.contains(&process.pid) && follow(source, process.pid, index, if_full)?
+                {
                     new += 1;
                 }
             }
@@ -144,7 +145,7 @@ impl Scope {
         if let Some(index) = accepting {
             // A cgroup may have been made anew, under another id.
             self.tell_kernel(source)?;
-            follow(source, pid, index as u32)?;
+            follow(source, pid, index as u32, IfFull::Count)?;
         }
         Ok(())
     }
@@ -174,7 +175,7 @@ impl Scope {
         }
         (self.rescan_due, self.rescanned) = (false, Instant::now());
         self.tell_kernel(source)?;
-        self.follow_members(source)?;
+        self.follow_members(source, IfFull::Count)?;
         self.unfollow_leavers(source)
     }
 
@@ -198,11 +199,29 @@ impl Scope {
     }
 }
 
+/// What to do about a process that finds no room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IfFull {
+    /// At the start: the user can ask for more.
+    Fail,
+    /// Later: count it, and keep what there is.
+    Count,
+}
+
 /// Follows a process, unless it has gone in the meantime.
-fn follow(source: &mut Source, pid: u32, service: u32) -> Result<bool, ProbeError> {
+fn follow(
+    source: &mut Source,
+    pid: u32,
+    service: u32,
+    if_full: IfFull,
+) -> Result<bool, ProbeError> {
     match source.follow(pid, service) {
         Ok(added) => Ok(added > 0),
         Err(ProbeError::Process { .. }) => Ok(false),
+        Err(ProbeError::NoSlot(_) | ProbeError::IdBeyondTable(_)) if if_full == IfFull::Count => {
+            source.count_refused();
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }

@@ -723,8 +723,6 @@ pub struct Loss {
 pub enum LossClass {
     /// Mapping records: the ring buffer was full. The windows' sums are not affected.
     Mapping,
-    /// Thread records.
-    Thread,
     /// Executions of programs: a process may have been noticed late.
     Exec,
     /// Delay records: the ring buffer was full. The windows' histograms are not affected.
@@ -733,8 +731,6 @@ pub enum LossClass {
     Task,
     /// Waits thrown away because the clocks of two CPUs disagreed.
     NegativeWait,
-    /// Calls that were under way when their hook was attached.
-    UnpairedReturn,
     /// Records that could not be written to the output.
     Output,
     /// Series of windows that the detector had no room for.
@@ -747,12 +743,10 @@ impl From<Class> for LossClass {
     fn from(class: Class) -> Self {
         match class {
             Class::Mapping => Self::Mapping,
-            Class::Thread => Self::Thread,
             Class::Exec => Self::Exec,
             Class::Delay => Self::Delay,
             Class::Task => Self::Task,
             Class::NegativeWait => Self::NegativeWait,
-            Class::UnpairedReturn => Self::UnpairedReturn,
         }
     }
 }
@@ -768,6 +762,9 @@ pub struct Stop {
     pub ran_ns: u64,
     /// Records of each type, this one not included.
     pub records: BTreeMap<String, u64>,
+    /// Starts and exits of tasks that found the ring buffer full and were taken from the task records instead.
+    #[serde(default)]
+    pub recovered: u64,
     /// What was lost over the whole run, by class; empty if nothing.
     pub lost: BTreeMap<LossClass, u64>,
 }

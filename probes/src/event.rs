@@ -191,8 +191,6 @@ pub struct Standing {
 pub enum Class {
     /// Single mapping calls.
     Mapping,
-    /// Thread starts and exits.
-    Thread,
     /// Program executions.
     Exec,
     /// Single slow waits.
@@ -201,8 +199,6 @@ pub enum Class {
     Task,
     /// Waits thrown away because the clocks of two CPUs disagreed.
     NegativeWait,
-    /// Returns of calls whose entry was not seen.
-    UnpairedReturn,
 }
 
 /// Something that happened, or a reading.

@@ -28,7 +28,7 @@ pub struct Args {
 }
 
 /// What some end-to-end tests watch or need, and why.
-const PACKAGES: [(&str, &str); 5] = [
+const PACKAGES: [(&str, &str); 4] = [
     ("nginx-light", "a service of several processes"),
     ("redis-server", "a service of one busy thread"),
     (
@@ -36,7 +36,6 @@ const PACKAGES: [(&str, &str); 5] = [
         "a service that forks a process per connection",
     ),
     ("golang-go", "a runtime that maps and unmaps on its own"),
-    ("python3", "an interpreter as the service"),
 ];
 
 /// Runs the command.

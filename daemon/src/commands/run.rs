@@ -325,6 +325,7 @@ impl<'a> Session<'a> {
             reason,
             ran_ns: ts.saturating_sub(self.started),
             records: self.sinks.records.clone(),
+            recovered: self.source.recovered(),
             lost: self.pipeline.lost().clone(),
         };
         self.sinks.terminal.say(&farewell(&stop));

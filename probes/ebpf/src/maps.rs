@@ -148,8 +148,7 @@ pub fn record_of(tid: u32) -> Option<&'static mut TaskRecord> {
 /// Never wakes the daemon: an event that finds an up-to-date reader would otherwise cost the traced
 /// CPU an inter-processor interrupt, over a microsecond.
 #[inline(always)]
-pub fn emit<T: 'static>(event: T, made: Stat, lost: Stat) {
-    count(made);
+pub fn emit<T: 'static>(event: T, lost: Stat) {
     match EVENTS.reserve::<T>(0) {
         Some(mut entry) => {
             entry.write(event);

@@ -18,7 +18,7 @@ use slowburn_common::{
 use crate::{
     atomic,
     kernel::{Task, TypedTask},
-    maps::{PAGE_SHIFT, control, count, emit, record_in, record_of, slot_of},
+    maps::{PAGE_SHIFT, control, emit, record_in, record_of, slot_of},
 };
 
 /// Highest value that a call's return stands for an error with.
@@ -47,8 +47,8 @@ pub fn entered(call: u32, args: [u64; 4]) {
 #[inline(always)]
 pub fn returned(call: u32, result: u64) {
     let Some(record) = caller() else { return };
+    // Nothing was under way: the call began before its hook was attached. Its effect is booked with the next.
     if record.in_flight.call != u64::from(call) + 1 {
-        count(Stat::UnpairedReturn);
         return;
     }
     record.in_flight.call = 0;
@@ -114,7 +114,6 @@ pub fn completed(record: &mut TaskRecord, call: u32, args: [u64; 4], result: u64
             reserved_change,
             committed_change: committed << shift,
         },
-        Stat::MappingMade,
         Stat::MappingLost,
     );
 }

@@ -118,7 +118,6 @@ fn slow(record: &TaskRecord, wait_ns: u64, now: u64, prev_tid: u32) {
             culprit_is_member: u32::from(is_member(prev_tid)),
             culprit_comm,
         },
-        Stat::DelayMade,
         Stat::DelayLost,
     );
 }

@@ -115,7 +115,6 @@ pub fn exited() {
             tid,
             tgid: record.tgid,
         },
-        Stat::TaskMade,
         Stat::TaskLost,
     );
 }
@@ -175,7 +174,6 @@ pub fn executed(ctx: &impl EbpfContext, old_tid: u32) {
             cgroup_id: unsafe { bpf_get_current_cgroup_id() },
             comm,
         },
-        Stat::ExecMade,
         Stat::ExecLost,
     );
 }
@@ -266,7 +264,6 @@ fn follow(ctx: &impl EbpfContext, new: &Newcomer) {
             tid: new.tid,
             tgid: new.tgid,
         },
-        Stat::TaskMade,
         Stat::TaskLost,
     );
 }

@@ -73,6 +73,7 @@ pub struct Source {
     boot_epoch_ns: u64,
     window_start_ns: u64,
     housekeeping_ns: u64,
+    /// The kernel side's counters at the last reading.
     lost: [u64; Stat::COUNT],
     pending: Vec<Event>,
     /// The process that is just being let go of.
@@ -132,15 +133,36 @@ impl Source {
         monotonic_ns() + self.epoch_ns
     }
 
-    /// Follows what executes a program inside a cgroup (by its id in the unified hierarchy), from then on.
+    /// Follows what executes a program inside one of these cgroups (ids in the unified hierarchy, each with the
+    /// index of its service), from then on, and no longer what does in others. To be called again when a cgroup
+    /// is made anew.
     ///
     /// # Errors
-    /// If the table is full.
-    pub fn follow_cgroup(&mut self, id: u64, service: u32) -> Result<(), ProbeError> {
-        self.kernel
-            .followed_cgroups
-            .insert(id, service, 0)
-            .map_err(|e| map_error("the followed cgroups (1,024)", &e))
+    /// If there are more than the table holds.
+    pub fn follow_cgroups(&mut self, cgroups: &[(u64, u32)]) -> Result<(), ProbeError> {
+        let full = |e| map_error("the followed cgroups (1,024)", &e);
+        let table = &mut self.kernel.followed_cgroups;
+        let stale: Vec<u64> = table
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|id| !cgroups.iter().any(|(wanted, _)| wanted == id))
+            .collect();
+        for id in stale {
+            table.remove(&id).map_err(full)?;
+        }
+        for (id, service) in cgroups {
+            table.insert(id, service, 0).map_err(full)?;
+        }
+        Ok(())
+    }
+
+    /// Counts a process that should have been followed and found no room.
+    pub fn count_refused(&mut self) {
+        self.pending.push(Event::Loss {
+            ts: self.now(),
+            class: Class::Task,
+            count: 1,
+        });
     }
 
     /// Follows what executes a program with a name, from then on.
@@ -325,24 +347,18 @@ impl Source {
     }
 
     fn read_losses(&mut self) -> Result<(), ProbeError> {
-        const CLASSES: [(Stat, Class); 7] = [
+        const CLASSES: [(Stat, Class); 6] = [
             (Stat::MappingLost, Class::Mapping),
             (Stat::ExecLost, Class::Exec),
             (Stat::DelayLost, Class::Delay),
             (Stat::NoSlot, Class::Task),
             (Stat::TidBeyondTable, Class::Task),
             (Stat::NegativeWait, Class::NegativeWait),
-            (Stat::UnpairedReturn, Class::UnpairedReturn),
         ];
         let ts = self.now();
         for (stat, class) in CLASSES {
-            let values = self
-                .kernel
-                .stats
-                .get(&(stat as u32), 0)
-                .map_err(|e| map_error("the counters", &e))?;
-            let total: u64 = values.iter().sum();
-            let before = std::mem::replace(&mut self.lost[stat as usize], total);
+            let before = self.lost[stat as usize];
+            let total = self.count_of(stat)?;
             if total > before {
                 self.pending.push(Event::Loss {
                     ts,
@@ -351,7 +367,23 @@ impl Source {
                 });
             }
         }
+        self.count_of(Stat::TaskLost)?;
         Ok(())
+    }
+
+    /// Reads a counter of the kernel side, and remembers it.
+    fn count_of(&mut self, stat: Stat) -> Result<u64, ProbeError> {
+        let values = self.kernel.stats.get(&(stat as u32), 0);
+        let values = values.map_err(|e| map_error("the counters", &e))?;
+        let total = values.iter().sum();
+        self.lost[stat as usize] = total;
+        Ok(total)
+    }
+
+    /// Starts and exits of tasks that found the ring buffer full, so far. They were taken from the records
+    /// instead, and nothing is missing.
+    pub fn recovered(&self) -> u64 {
+        self.lost[Stat::TaskLost as usize]
     }
 
     fn handle(&mut self, event: &Wire) -> Result<(), ProbeError> {
