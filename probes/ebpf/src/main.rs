@@ -72,14 +72,7 @@ pub fn btf_sched_switch(ctx: BtfTracePointContext) -> i32 {
 pub fn btf_task_newtask(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: task_newtask(task, clone_flags)
     let child = unsafe { typed_task(&ctx, 0) };
-    task::created(
-        &ctx,
-        child,
-        child.tid(),
-        child.tgid(),
-        child.start_boot_ns(),
-        child.comm(),
-    );
+    task::created_as_told(&ctx, child);
     0
 }
 
@@ -149,14 +142,7 @@ pub fn raw_sched_switch(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "task_newtask")]
 pub fn raw_task_newtask(ctx: RawTracePointContext) -> i32 {
     let child = untyped_task(&ctx, 0);
-    task::created(
-        &ctx,
-        child,
-        child.tid(),
-        child.tgid(),
-        child.start_boot_ns(),
-        child.comm(),
-    );
+    task::created_as_told(&ctx, child);
     0
 }
 

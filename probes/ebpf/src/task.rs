@@ -45,6 +45,19 @@ struct Newcomer {
     data_pages: u64,
 }
 
+/// A task was created, and all about it can be read from itself.
+#[inline(always)]
+pub fn created_as_told(ctx: &impl EbpfContext, child: impl Task) {
+    created(
+        ctx,
+        child,
+        child.tid(),
+        child.tgid(),
+        child.start_boot_ns(),
+        child.comm(),
+    );
+}
+
 /// A task was created. The current task is its creator; the new one has not run yet.
 #[inline(always)]
 pub fn created(

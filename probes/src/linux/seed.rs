@@ -7,7 +7,11 @@
 //! And the threads are listed again until the list holds nothing new, since a thread that was not
 //! followed yet may have created others.
 
-use std::{collections::HashSet, fs, io, iter, sync::atomic::Ordering};
+use std::{
+    collections::HashSet,
+    fs, io, iter,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use procfs::{FromRead, process::Stat};
 use slowburn_common::{COMM_LEN, Comm, task::NO_SLOT};
@@ -137,16 +141,10 @@ impl Source {
 
     /// Publishes a slot for a task id, unless another is published for it already.
     fn publish(&mut self, tid: u32, slot: u32) -> Result<bool, ProbeError> {
-        let place = self
-            .kernel
-            .tables
-            .slot_of(tid)
-            .map_err(map_io)?
-            .ok_or(ProbeError::IdBeyondTable(tid))?;
-        if place
-            .compare_exchange(NO_SLOT, slot, Ordering::SeqCst, Ordering::SeqCst)
-            .is_err()
-        {
+        let exchanged =
+            self.place_of(tid)?
+                .compare_exchange(NO_SLOT, slot, Ordering::SeqCst, Ordering::SeqCst);
+        if exchanged.is_err() {
             return Ok(false);
         }
         self.kernel.tables.set_member(tid, true).map_err(map_io)?;
@@ -169,13 +167,13 @@ impl Source {
     }
 
     fn published_slot(&mut self, tid: u32) -> Result<u32, ProbeError> {
-        let place = self
-            .kernel
-            .tables
-            .slot_of(tid)
-            .map_err(map_io)?
-            .ok_or(ProbeError::IdBeyondTable(tid))?;
-        Ok(place.load(Ordering::SeqCst))
+        Ok(self.place_of(tid)?.load(Ordering::SeqCst))
+    }
+
+    /// The place in the table that holds the slot of a task.
+    fn place_of(&mut self, tid: u32) -> Result<&AtomicU32, ProbeError> {
+        let place = self.kernel.tables.slot_of(tid).map_err(map_io)?;
+        place.ok_or(ProbeError::IdBeyondTable(tid))
     }
 }
 
