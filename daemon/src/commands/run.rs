@@ -170,6 +170,8 @@ impl<'a> Session<'a> {
         self.scope.attach(&mut self.source)?;
         self.begin();
         let reason = self.stream(&mut signals).await.and_then(|reason| {
+            self.source.recover_all(&mut self.events)?;
+            self.process()?;
             self.end_window()?;
             Ok(reason)
         });

@@ -27,6 +27,10 @@ const DRAIN_LIMIT: usize = 8_192;
 /// How often, at most, the loss counters are read and the records are looked through.
 const HOUSEKEEPING_NS: u64 = 250_000_000;
 
+/// A task that exited this long ago, and whose exit event has not come, is taken from its record: the event was
+/// lost. Before that it may only be late, behind others that are about the same task and need its record.
+const LATE_NS: u64 = 1_000_000_000;
+
 /// Sizes that are fixed once the programs are loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -235,7 +239,7 @@ impl Source {
             out.append(&mut self.pending);
         }
         if monotonic_ns() - self.housekeeping_ns >= HOUSEKEEPING_NS {
-            self.keep_house()?;
+            self.keep_house(monotonic_ns().saturating_sub(LATE_NS))?;
             out.append(&mut self.pending);
         }
         Ok(taken == DRAIN_LIMIT)
@@ -248,7 +252,7 @@ impl Source {
     /// If a table cannot be mapped.
     pub fn end_window(&mut self, out: &mut Vec<Event>) -> Result<(), ProbeError> {
         self.drain(out)?;
-        self.keep_house()?;
+        self.keep_house(monotonic_ns().saturating_sub(LATE_NS))?;
         for slot in 1..self.tasks.len() as u32 {
             if self.tasks[slot as usize]
                 .as_ref()
@@ -266,6 +270,17 @@ impl Source {
             period_ns: now - self.window_start_ns,
         });
         self.window_start_ns = now;
+        Ok(())
+    }
+
+    /// Recovers all that was lost, however late it may only be. To be called once nothing more is to come.
+    ///
+    /// # Errors
+    /// If a table cannot be mapped.
+    pub fn recover_all(&mut self, out: &mut Vec<Event>) -> Result<(), ProbeError> {
+        while self.drain(out)? {}
+        self.keep_house(u64::MAX)?;
+        out.append(&mut self.pending);
         Ok(())
     }
 
@@ -299,28 +314,29 @@ impl Source {
     }
 
     /// Reads the loss counters, recovers tasks whose events were lost, and gives back slots.
-    fn keep_house(&mut self) -> Result<(), ProbeError> {
+    fn keep_house(&mut self, exited_before_ns: u64) -> Result<(), ProbeError> {
         self.housekeeping_ns = monotonic_ns();
         self.read_losses()?;
         for slot in NO_SLOT + 1..self.kernel.tables.used().map_err(map_io)? {
-            let record = self.record(slot)?;
-            if !record.in_use()
-                || self
-                    .tasks
-                    .get(slot as usize)
-                    .is_some_and(|t| t.as_ref().is_some_and(|t| t.exited))
-            {
-                continue;
-            }
-            let exited = read!(record, exit_ns) != 0;
-            let known = self.tasks.get(slot as usize).is_some_and(Option::is_some);
-            if exited {
-                self.finished(slot)?;
-            } else if !known && self.is_published(record, slot)? {
-                self.started(slot)?;
-            }
+            self.recover(slot, exited_before_ns)?;
         }
         self.free_ended()
+    }
+
+    /// Takes note of a task whose start or exit was not told.
+    fn recover(&mut self, slot: u32, exited_before_ns: u64) -> Result<(), ProbeError> {
+        let record = self.record(slot)?;
+        let known = self.tasks.get(slot as usize).and_then(Option::as_ref);
+        if !record.in_use() || known.is_some_and(|tracked| tracked.exited) {
+            return Ok(());
+        }
+        let is_known = known.is_some();
+        match read!(record, exit_ns) {
+            0 if is_known || !self.is_published(record, slot)? => Ok(()),
+            0 => self.started(slot),
+            exit_ns if exit_ns <= exited_before_ns => self.finished(slot),
+            _ => Ok(()),
+        }
     }
 
     /// A record that is being filled is not published yet.
