@@ -4,7 +4,6 @@
 //! the recording are left out. Everything else passes through.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io::{self, BufRead, BufReader, IsTerminal},
     path::Path,
@@ -35,7 +34,7 @@ pub fn run(options: &Replay) -> anyhow::Result<()> {
         pipeline: Pipeline::new(&[], true, Detector::new(Config::default())),
         output,
         terminal,
-        records: BTreeMap::new(),
+        flags: 0,
     };
     let name = options.file.display().to_string();
     for (number, line) in (1..).zip(open(&options.file)?.lines()) {
@@ -59,7 +58,8 @@ struct Replayer {
     pipeline: Pipeline,
     output: JsonOutput,
     terminal: Terminal,
-    records: BTreeMap<String, u64>,
+    /// Flags made anew since the last run of the recording ended.
+    flags: u64,
 }
 
 impl Replayer {
@@ -68,11 +68,11 @@ impl Replayer {
             pipeline,
             output,
             terminal,
-            records,
+            flags,
         } = self;
         let mut out = |record: Record| {
             terminal.record(&record);
-            *records.entry(record.type_name().into()).or_default() += 1;
+            *flags += u64::from(matches!(record, Record::Flag(_)));
             output.record_waiting(record);
         };
         match record {
@@ -80,8 +80,7 @@ impl Replayer {
             Record::Flag(_) => {}
             // A recording may hold several runs: each ends with counts of its own, of which those of the flags are made anew.
             Record::Stop(mut stop) => {
-                let flags = records.remove("flag").unwrap_or(0);
-                records.clear();
+                let flags = std::mem::take(flags);
                 stop.records.remove("flag");
                 if flags > 0 {
                     stop.records.insert("flag".into(), flags);

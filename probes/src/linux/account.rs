@@ -11,6 +11,7 @@ use procfs::{
     process::{Process, Schedstat, Stat, Status},
 };
 
+use super::clock::ns_per_tick;
 use crate::event::{Life, ProcessAccount};
 
 /// What the kernel says about a thread since it was created: time spent waiting for a CPU, and how often
@@ -43,12 +44,11 @@ pub struct Accounts {
 impl Accounts {
     /// Finds out where things are.
     pub fn new() -> Self {
-        let ns_per_tick = 1_000_000_000 / procfs::ticks_per_second().max(1);
         let mut accounts = Self {
             previous: HashMap::new(),
             steal_ns: None,
             steal_change: None,
-            ns_per_tick,
+            ns_per_tick: ns_per_tick(),
             cgroups: CgroupMounts::find(),
         };
         accounts.start_window();

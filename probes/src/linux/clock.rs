@@ -22,3 +22,8 @@ fn nanoseconds(clock: ClockId) -> u64 {
 pub fn boot_epoch_ns() -> u64 {
     nanoseconds(ClockId::Realtime).saturating_sub(nanoseconds(ClockId::Boottime))
 }
+
+/// Length of the ticks in which `/proc` counts time.
+pub fn ns_per_tick() -> u64 {
+    1_000_000_000 / procfs::ticks_per_second().max(1)
+}

@@ -10,7 +10,7 @@ use slowburn_common::{
 
 use super::{
     account::{self, Accounts},
-    clock::{boot_epoch_ns, epoch_ns, monotonic_ns},
+    clock::{boot_epoch_ns, epoch_ns, monotonic_ns, ns_per_tick},
     error::ProbeError,
     hooks::{Hooks, Preference},
     load::{Loaded, load, map_error},
@@ -80,8 +80,6 @@ pub struct Source {
     /// The kernel side's counters at the last reading.
     lost: [u64; Stat::COUNT],
     pending: Vec<Event>,
-    /// The process that is just being let go of.
-    leaving: Option<u32>,
     page_shift: u32,
     ns_per_tick: u64,
 }
@@ -107,9 +105,8 @@ impl Source {
             housekeeping_ns: now,
             lost: [0; Stat::COUNT],
             pending: Vec::new(),
-            leaving: None,
             page_shift: rustix::param::page_size().trailing_zeros(),
-            ns_per_tick: 1_000_000_000 / procfs::ticks_per_second().max(1),
+            ns_per_tick: ns_per_tick(),
         })
     }
 
@@ -205,12 +202,10 @@ impl Source {
                     .then_some((slot, tracked.task.thread.id))
             })
             .collect();
-        self.leaving = Some(pid);
         for (slot, tid) in slots {
             self.unpublish(tid, slot)?;
-            self.finished(slot)?;
+            self.let_go(slot, true)?;
         }
-        self.leaving = None;
         Ok(())
     }
 
@@ -631,8 +626,13 @@ impl Source {
             .map(|(slot, _)| *slot)
     }
 
-    /// A task has exited: takes its last sample, and gives its slot back.
+    /// A task has exited.
     pub(super) fn finished(&mut self, slot: u32) -> Result<(), ProbeError> {
+        self.let_go(slot, false)
+    }
+
+    /// A task is not followed any more: takes its last sample, and gives its slot back.
+    fn let_go(&mut self, slot: u32, alive: bool) -> Result<(), ProbeError> {
         self.started(slot)?;
         let record = self.record(slot)?;
         let Some(tracked) = &mut self.tasks[slot as usize] else {
@@ -649,7 +649,7 @@ impl Source {
             ts: exit_ns + self.epoch_ns,
             task,
             followed_ns: exit_ns.saturating_sub(read!(record, born_ns)),
-            alive: self.leaving == Some(task.process.id),
+            alive,
         });
         if let Some(process) = self.processes.get_mut(&process_slot) {
             process.live = process.live.saturating_sub(1);
