@@ -147,6 +147,7 @@ impl Meter {
                 service,
                 account,
                 standing,
+                unseen,
             } => {
                 let entry = self
                     .processes
@@ -154,6 +155,7 @@ impl Meter {
                     .or_insert_with(|| Process::new(*service));
                 entry.account = *account;
                 entry.standing = *standing;
+                entry.memory.add(unseen);
             }
             Event::Loss { count, .. } => self.lost += count,
             _ => {}

@@ -299,6 +299,8 @@ pub enum Event {
         account: ProcessAccount,
         /// Our own.
         standing: Option<Standing>,
+        /// Changes of its address space that no call of a task was seen to make.
+        unseen: MemoryFlow,
     },
     /// Events that were made and could not be delivered since the last such event.
     Loss {

@@ -1,236 +1,46 @@
-//! Waits for a CPU, compared with the kernel's own account of them.
-
-use std::collections::BTreeMap;
+//! What the records of waits say beside their number and sum, which the truth suite judges.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hdrhistogram::{Histogram, serialization::Deserializer};
-use serde_json::Value;
-use slowburn::stream::{DelaySummary, Record, Window};
-use slowburn_tests::{
-    Daemon, Finished, Schedstat, Workload, needs_tracing, number, schedstat, settle, tasks,
-};
+use slowburn::stream::{DelaySummary, Record};
+use slowburn_tests::{Daemon, Finished, Workload, needs_tracing};
 
-/// Waits that two readings may differ by, at the edges: the kernel stamps a wait before we do.
-const EDGE: u64 = 2;
-
-/// Mean wait from which the kernel's sum can be trusted to 1 %.
-const JUDGE_NS: u64 = 50_000;
-
-struct Compared {
-    pid: u32,
-    /// By thread: what the kernel counted while slowburn looked.
-    kernel: BTreeMap<u32, Schedstat>,
-    finished: Finished,
-    facts: Value,
-}
-
-fn schedstats(pid: u32) -> BTreeMap<u32, Schedstat> {
-    tasks(pid)
-        .into_iter()
-        .filter_map(|tid| Some((tid, schedstat(pid, tid)?)))
-        .collect()
-}
-
-/// Runs a workload that sleeps before and afterwards, so that both sides have counted the same waits.
-fn compare(workload: &[&str], options: &[&str]) -> Compared {
+/// A workload's pid, and the stream about it.
+fn watch(workload: &[&str], options: &[&str]) -> (u32, Finished) {
     let mut workload = Workload::start(workload);
-    let pid = workload.pid();
-    settle(pid);
-    let daemon = Daemon::start(
-        &[
-            &["--pid", &workload.pid_text(), "--window", "500ms"],
-            options,
-        ]
-        .concat(),
-    );
-    let before = schedstats(pid);
-    let facts = workload.work();
-    let after = schedstats(pid);
-    let finished = daemon.stop();
-    let kernel = after.into_iter().map(|(tid, now)| {
-        let then = before[&tid];
-        let change = Schedstat {
-            run_delay_ns: now.run_delay_ns - then.run_delay_ns,
-            run_count: now.run_count - then.run_count,
+    let pid = workload.pid_text();
+    let daemon = Daemon::start(&[&["--pid", &pid, "--window", "500ms"], options].concat());
+    workload.work();
+    (workload.pid(), daemon.stop())
+}
+
+#[test]
+fn hooks_asked_for_are_used() {
+    needs_tracing!();
+    for family in ["tp_btf", "raw", "classic"] {
+        let (_, finished) = watch(
+            &["contend", "--threads", "4", "--seconds", "0.3"],
+            &["--hooks", &format!("sched={family}")],
+        );
+        let Some(Record::Start(start)) = finished.lines.first().map(|line| &line.record) else {
+            panic!("no start")
         };
-        (tid, change)
-    });
-    Compared {
-        pid,
-        kernel: kernel.collect(),
-        finished,
-        facts,
-    }
-}
-
-fn total(windows: &[&Window]) -> (u64, u64) {
-    (
-        windows
-            .iter()
-            .map(|w| w.delay.count + w.delay.unknown_count)
-            .sum(),
-        windows.iter().map(|w| w.delay.sum_ns).sum(),
-    )
-}
-
-/// Per thread and for the process, over the whole run and within each window.
-fn agrees_with_schedstat(compared: &Compared) {
-    let Compared {
-        pid,
-        kernel,
-        finished,
-        ..
-    } = compared;
-    let mut worst_count = 0;
-    let mut worst_sum = 0.0_f64;
-    for (tid, kernel) in kernel {
-        let (count, sum_ns) = total(&finished.thread_windows(*tid));
-        let off = count.abs_diff(kernel.run_count);
-        assert!(
-            off <= EDGE,
-            "thread {tid}: {count} waits, the kernel counted {}",
-            kernel.run_count
-        );
-        worst_count = worst_count.max(off);
-        if kernel.run_count > 50 && kernel.run_delay_ns / kernel.run_count > JUDGE_NS {
-            let off = sum_ns.abs_diff(kernel.run_delay_ns) as f64 / kernel.run_delay_ns as f64;
-            assert!(
-                off < 0.01,
-                "thread {tid}: waited {sum_ns} ns, {} ns by the kernel's account",
-                kernel.run_delay_ns
-            );
-            worst_sum = worst_sum.max(off);
-        }
-    }
-    let (process_count, process_sum) = total(&finished.process_windows(*pid));
-    let threads: Vec<_> = kernel
-        .keys()
-        .flat_map(|tid| finished.thread_windows(*tid))
-        .collect();
-    assert_eq!(
-        (process_count, process_sum),
-        total(&threads),
-        "the process is the sum of its threads"
-    );
-    // The kernel's numbers are in the stream as well.
-    for (tid, kernel) in kernel {
-        let shown: u64 = finished
-            .thread_windows(*tid)
-            .iter()
-            .filter_map(|w| w.kernel.run_count)
-            .sum();
-        assert!(
-            shown.abs_diff(kernel.run_count) <= EDGE,
-            "thread {tid}: {shown} shown of {}",
-            kernel.run_count
-        );
-    }
-    for window in finished.windows() {
-        // Both are read while the threads run on, one shortly after the other: with short waits, there are
-        // hundreds of them in between.
-        let judged = window.delay.sum_ns / window.delay.count.max(1) > JUDGE_NS;
-        if let Some(run_count) = window.kernel.run_count.filter(|_| judged) {
-            let bound =
-                (2 * EDGE * window.threads.map_or(1, |t| t.live)).max(window.delay.count / 100);
-            assert!(
-                window.delay.count.abs_diff(run_count) <= bound,
-                "in one window: {window:?}"
-            );
-        }
-    }
-    assert_eq!(finished.lost(), 0);
-    let counted: u64 = kernel.values().map(|k| k.run_count).sum();
-    println!(
-        "{process_count} waits, {counted} by the kernel's account (largest difference of a thread {worst_count}), mean {} us; \
-         largest difference of a sum {:.4} %",
-        process_sum / process_count.max(1) / 1_000,
-        worst_sum * 100.0
-    );
-}
-
-fn contention(hooks: &str) {
-    let compared = compare(
-        &["contend", "--threads", "6", "--seconds", "2"],
-        &["--hooks", hooks],
-    );
-    let threads = compared.facts["threads"].as_array().expect("a list");
-    assert_eq!(threads.len(), 6);
-    for thread in threads {
-        assert_eq!(thread["pinned"], true);
-        let kernel = compared.kernel[&(number(thread, "tid") as u32)];
-        assert!(kernel.run_count > 50, "{thread}: {kernel:?}");
-        assert!(
-            kernel.run_delay_ns / kernel.run_count > JUDGE_NS,
-            "they do compete: {kernel:?}"
-        );
-        let name = thread["name"].as_str().expect("text");
-        let windows = compared
-            .finished
-            .thread_windows(number(thread, "tid") as u32);
-        assert!(
-            windows
-                .iter()
-                .all(|w| w.thread.as_ref().is_some_and(|t| t.name == name)),
-            "windows say {name}"
-        );
-    }
-    agrees_with_schedstat(&compared);
-    let Some(Record::Start(start)) = compared.finished.lines.first().map(|line| &line.record)
-    else {
-        panic!("no start")
-    };
-    assert_eq!(
-        format!("sched={}", start.hooks.sched),
-        hooks,
-        "the hook asked for is the one used"
-    );
-}
-
-#[test]
-fn contention_with_typed_tracepoints() {
-    needs_tracing!();
-    contention("sched=tp_btf");
-}
-
-#[test]
-fn contention_with_raw_tracepoints() {
-    needs_tracing!();
-    contention("sched=raw");
-}
-
-#[test]
-fn contention_with_classic_tracepoints() {
-    needs_tracing!();
-    contention("sched=classic");
-}
-
-#[test]
-fn short_waits_are_counted_one_by_one() {
-    needs_tracing!();
-    for hooks in ["sched=tp_btf", "sched=raw", "sched=classic"] {
-        let compared = compare(
-            &["pingpong", "--pairs", "2", "--seconds", "1"],
-            &["--hooks", hooks],
-        );
-        let rounds: u64 = compared.facts["threads"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .map(|t| number(t, "rounds"))
-            .sum();
-        let waits: u64 = compared.kernel.values().map(|k| k.run_count).sum();
-        assert!(waits > 1_000, "{waits} waits in {rounds} rounds");
-        print!("{hooks}: ");
-        agrees_with_schedstat(&compared);
+        assert_eq!(start.hooks.sched, family);
+        let named = |w: &&slowburn::stream::Window| {
+            w.thread
+                .as_ref()
+                .is_some_and(|t| t.name.starts_with("contend-"))
+        };
+        assert!(finished.windows().filter(named).count() >= 4);
     }
 }
 
 #[test]
 fn histograms_say_the_same_as_the_numbers() {
     needs_tracing!();
-    let compared = compare(&["contend", "--threads", "4", "--seconds", "1"], &[]);
+    let (_, finished) = watch(&["contend", "--threads", "4", "--seconds", "1"], &[]);
     let mut seen = 0;
-    for window in compared.finished.windows() {
+    for window in finished.windows() {
         let DelaySummary {
             count, max_ns, hdr, ..
         } = &window.delay;
@@ -272,12 +82,11 @@ fn histograms_say_the_same_as_the_numbers() {
 #[test]
 fn slow_waits_have_a_culprit() {
     needs_tracing!();
-    let compared = compare(
+    let (pid, finished) = watch(
         &["contend", "--threads", "6", "--seconds", "1"],
         &["--slow", "1ms"],
     );
-    let delays: Vec<_> = compared
-        .finished
+    let delays: Vec<_> = finished
         .lines
         .iter()
         .filter_map(|line| match &line.record {
@@ -294,7 +103,7 @@ fn slow_waits_have_a_culprit() {
         assert!(delay.wait_ns >= 1_000_000, "{delay:?}");
         if delay.culprit.name.starts_with("contend-") {
             assert!(
-                delay.culprit.watched && delay.culprit.pid == compared.pid,
+                delay.culprit.watched && delay.culprit.pid == pid,
                 "{delay:?}"
             );
             assert_ne!(delay.culprit.tid, delay.thread.tid, "{delay:?}");
@@ -308,7 +117,7 @@ fn slow_waits_have_a_culprit() {
     );
     // Those in the histograms of at least that length, to the histogram's precision.
     let slower = |limit: u64| -> u64 {
-        let windows = compared.finished.process_windows(compared.pid).into_iter();
+        let windows = finished.process_windows(pid).into_iter();
         let histograms = windows.filter_map(|w| w.delay.hdr.as_ref()).map(|hdr| {
             let bytes = BASE64_STANDARD.decode(hdr).expect("it is base64");
             let histogram: Histogram<u64> = Deserializer::new()

@@ -1,5 +1,4 @@
-//! Real services, each attached to by name while it works: nginx, redis, postgresql, and a Go program that
-//! grows and shrinks its heap.
+//! Real services, each attached to by name while it works: nginx, redis, postgresql.
 
 use std::{
     fs,
@@ -272,82 +271,4 @@ fn postgresql() {
         line.and_then(|n| n.split('/').next()?.trim().parse().ok())
             .unwrap_or(0)
     });
-}
-
-const GO_PROGRAM: &str = r#"package main
-
-import (
-	"runtime/debug"
-	"time"
-)
-
-func main() {
-	for round := 0; round < 1000; round++ {
-		var kept [][]byte
-		for i := 0; i < 60; i++ {
-			block := make([]byte, 1<<20)
-			for j := 0; j < len(block); j += 4096 {
-				block[j] = 1
-			}
-			kept = append(kept, block)
-			time.Sleep(5 * time.Millisecond)
-		}
-		kept = nil
-		debug.FreeOSMemory()
-		time.Sleep(300 * time.Millisecond)
-	}
-}
-"#;
-
-#[test]
-fn go_heap_that_grows_and_shrinks() {
-    needs_tracing!();
-    let Some(go) = installed(&["/usr/bin/go", "/usr/local/go/bin/go"]) else {
-        skip!("Go is not installed");
-    };
-    let directory = open_directory();
-    let place = directory.path();
-    fs::write(place.join("main.go"), GO_PROGRAM).expect("it is ours");
-    let built = Command::new(go)
-        .args(["build", "-o", "heap", "main.go"])
-        .current_dir(place)
-        .env("GOCACHE", place.join("cache"))
-        .env("HOME", place)
-        .status()
-        .expect("it runs");
-    assert!(built.success());
-    let program = place.join("heap");
-    let service = Service::start(&program, directory, None, &[]);
-    let daemon = service.attach();
-    std::thread::sleep(BUSY);
-    let finished = daemon.stop();
-    let windows = finished.process_windows(service.child.id());
-    let within = |ours: Option<u64>, kernel: Option<u64>| {
-        let (ours, kernel) = (ours.expect("ours"), kernel.expect("the kernel's"));
-        assert!(ours.abs_diff(kernel) <= kernel / 100, "{ours} and {kernel}");
-        kernel
-    };
-    let mut resident = Vec::new();
-    for window in &windows {
-        within(
-            window.memory.standing_reserved_bytes,
-            window.kernel.vm_bytes,
-        );
-        within(
-            window.memory.standing_committed_bytes,
-            window.kernel.data_bytes,
-        );
-        resident.extend(window.kernel.rss_bytes);
-    }
-    let discarded: u64 = windows.iter().map(|w| w.memory.discarded_bytes).sum();
-    println!(
-        "{} windows, resident {resident:?}, {discarded} bytes given back by madvise",
-        windows.len()
-    );
-    assert!(windows.len() >= 3);
-    assert!(
-        discarded > 50 << 20,
-        "Go gives memory back without unmapping it"
-    );
-    assert_eq!(finished.lost(), 0);
 }

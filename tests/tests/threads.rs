@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use slowburn::stream::{LossClass, Record, ThreadEventKind};
+use slowburn::stream::{Record, ThreadEventKind};
 use slowburn_tests::{
     Daemon, Workload, eventually, needs_tracing, number, slowburn, status, stderr_of,
 };
@@ -68,42 +68,6 @@ fn every_thread_is_counted() {
 fn every_detached_thread_is_counted() {
     needs_tracing!();
     short_threads(&["--detached"]);
-}
-
-/// More tasks than there is room for: counted, not silent.
-#[test]
-fn too_many_tasks_are_counted() {
-    needs_tracing!();
-    let mut workload = Workload::start(&["idle-threads", "--count", "9", "--later", "100"]);
-    let daemon = Daemon::start(&[
-        "--pid",
-        &workload.pid_text(),
-        "--window",
-        "200ms",
-        "--max-tasks",
-        "64",
-    ]);
-    assert_eq!(number(&workload.work(), "threads"), 110);
-    let finished = daemon.stop();
-    let without_room = finished
-        .stop_record()
-        .lost
-        .get(&LossClass::Task)
-        .copied()
-        .unwrap_or(0);
-    let last = finished
-        .process_windows(workload.pid())
-        .pop()
-        .expect("there are windows");
-    assert_eq!(
-        (last.threads.map(|t| t.live), without_room),
-        (Some(64), 110 - 64)
-    );
-    assert_eq!(
-        last.kernel.threads,
-        Some(110),
-        "the kernel's own number is beside it"
-    );
 }
 
 #[test]

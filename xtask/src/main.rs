@@ -8,6 +8,7 @@ mod lint;
 mod object_file;
 mod packages;
 mod run;
+mod runtimes;
 mod stamp;
 mod test;
 mod test_output;

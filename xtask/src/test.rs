@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, bail};
 
 use crate::{
-    build_ebpf, command, packages,
+    build_ebpf, command, packages, runtimes,
     test_output::{Counts, Reader},
 };
 
@@ -28,7 +28,7 @@ pub struct Args {
 }
 
 /// What some end-to-end tests watch or need, and why.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 8] = [
     ("nginx-light", "a service of several processes"),
     ("redis-server", "a service of one busy thread"),
     (
@@ -36,6 +36,10 @@ const PACKAGES: [(&str, &str); 4] = [
         "a service that forks a process per connection",
     ),
     ("golang-go", "a runtime that maps and unmaps on its own"),
+    ("openjdk-17-jdk-headless", "another one"),
+    ("nodejs", "and another"),
+    ("libjemalloc2", "an allocator with habits of its own"),
+    ("bpftrace", "the classic way to see waits, side by side"),
 ];
 
 /// Runs the command.
@@ -118,9 +122,10 @@ fn end_to_end_tests(filter: Option<&str>) -> Result<(Counts, bool)> {
         "--bins",
     ]);
     command::run(&mut build)?;
+    let bin_dir = command::target_dir().join("release");
+    runtimes::build(&bin_dir)?;
 
     heading("end-to-end tests");
-    let bin_dir = command::target_dir().join("release");
     let mut cargo = command::cargo();
     cargo.env("SLOWBURN_BIN_DIR", &bin_dir);
     cargo.args([

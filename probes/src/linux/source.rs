@@ -15,11 +15,11 @@ use super::{
     hooks::{Hooks, Preference},
     load::{Loaded, load, map_error},
     seed::{self, map_io},
-    tables::{Record, read},
+    tables::{Pages, Record, read},
     tracked::Tracked,
     wire::Wire,
 };
-use crate::event::{Call, Class, Event, Life, Origin, Standing, Task};
+use crate::event::{Call, Class, Event, Life, MemoryFlow, Origin, Standing, Task};
 
 /// Most events taken from the ring buffer in one go: some 2 MB, whatever the size of the ring.
 const DRAIN_LIMIT: usize = 8_192;
@@ -60,6 +60,8 @@ struct Process {
     life: Life,
     service: u32,
     live: u32,
+    /// Address space at the end of the last window, by the calls seen until then.
+    pages: Pages,
 }
 
 /// The Linux source.
@@ -279,28 +281,44 @@ impl Source {
         Ok(())
     }
 
+    /// Reads what the kernel says about each process. Where that differs from what the calls have told, and no call has
+    /// returned since the last window ended, the address space has changed without a call that is hooked (a stack that
+    /// grew, shared memory, a child that borrows it): the change is booked on the process. Were it booked at once, that
+    /// of a call which is just returning could be among it, and the call would seem to have changed nothing.
     fn account_processes(&mut self) -> Result<(), ProbeError> {
         self.accounts.start_window();
         let alive: Vec<_> = self
             .processes
             .iter()
             .filter(|(_, p)| p.live > 0)
-            .map(|(slot, p)| (*slot, p.life, p.service))
+            .map(|(slot, p)| (*slot, p.life, p.service, p.pages))
             .collect();
-        for (slot, process, service) in alive {
+        for (slot, process, service, before) in alive {
             let record = self.record(slot)?;
-            let (vm, data) = (read!(record, vm_pages), read!(record, data_pages));
-            let event = Event::Process {
+            let mut pages = record.pages();
+            let account = self.accounts.read(process);
+            let mut unseen = MemoryFlow::default();
+            if pages == before
+                && pages.vm != 0
+                && let Some(kernel) = Pages::of(&account, self.page_shift)
+            {
+                unseen = record.adopt(pages, kernel).flow(self.page_shift);
+                pages = record.pages();
+            }
+            if let Some(process) = self.processes.get_mut(&slot) {
+                process.pages = pages;
+            }
+            self.pending.push(Event::Process {
                 process,
                 service,
-                account: self.accounts.read(process),
+                account,
                 // Zero only where /proc could not be read at the start and nothing was mapped since.
-                standing: (vm != 0).then(|| Standing {
-                    reserved_bytes: vm << self.page_shift,
-                    committed_bytes: data << self.page_shift,
+                standing: (pages.vm != 0).then(|| Standing {
+                    reserved_bytes: pages.vm << self.page_shift,
+                    committed_bytes: pages.data << self.page_shift,
                 }),
-            };
-            self.pending.push(event);
+                unseen,
+            });
         }
         let processes = &self.processes;
         self.accounts
@@ -508,6 +526,7 @@ impl Source {
                 life: thread.process,
                 service: thread.service,
                 live: 1,
+                pages: Pages::default(),
             },
         );
         self.tasks[leader_slot as usize] = None;
@@ -563,6 +582,7 @@ impl Source {
             life: task.process,
             service: task.service,
             live: 0,
+            pages: Pages::default(),
         });
         process.live += 1;
         if process.live == 1 {

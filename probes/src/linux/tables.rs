@@ -17,6 +17,8 @@ use slowburn_common::task::{
     Control, MEMBERS_PER_ELEMENT, NO_SLOT, SLOTS_PER_ELEMENT, TaskRecord, origin,
 };
 
+use crate::event::{MemoryFlow, ProcessAccount};
+
 /// Granularity in which a map is mapped, in bytes; a multiple of every page size up to 64 KiB.
 const CHUNK: usize = 256 << 10;
 
@@ -278,10 +280,81 @@ impl Record {
             .swap(0, Ordering::Relaxed)
     }
 
+    /// The address space of the process whose first record this is, by the calls seen.
+    pub fn pages(self) -> Pages {
+        Pages {
+            vm: read!(self, vm_pages),
+            data: read!(self, data_pages),
+        }
+    }
+
+    /// Takes over the kernel's own figures where they are still those that were read before. Returns the change.
+    pub fn adopt(self, before: Pages, kernel: Pages) -> PagesChange {
+        let record = self.0.as_ptr();
+        // SAFETY: as in `read!`; the programs change these fields atomically too.
+        let (vm, data) = unsafe {
+            (
+                AtomicU64::from_ptr(&raw mut (*record).vm_pages),
+                AtomicU64::from_ptr(&raw mut (*record).data_pages),
+            )
+        };
+        let adopt = |field: &AtomicU64, before: u64, kernel: u64| {
+            match field.compare_exchange(before, kernel, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => kernel.wrapping_sub(before) as i64,
+                // A call has returned meanwhile, and has booked it.
+                Err(_) => 0,
+            }
+        };
+        PagesChange {
+            vm: adopt(vm, before.vm, kernel.vm),
+            data: adopt(data, before.data, kernel.data),
+        }
+    }
+
     /// Marks the task as exited, for one that was found exiting.
     pub fn mark_exited(self, now_ns: u64) {
         // SAFETY: as in `read!`.
         unsafe { (&raw mut (*self.0.as_ptr()).exit_ns).write_volatile(now_ns) }
+    }
+}
+
+/// Size of an address space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pages {
+    /// All of it.
+    pub vm: u64,
+    /// What is private and writable.
+    pub data: u64,
+}
+
+impl Pages {
+    /// What `/proc` says; `None` for a process that has none any more.
+    pub fn of(account: &ProcessAccount, page_shift: u32) -> Option<Self> {
+        Some(Self {
+            vm: account.vm_bytes? >> page_shift,
+            data: account.data_bytes? >> page_shift,
+        })
+    }
+}
+
+/// Change of the size of an address space, in pages.
+#[derive(Clone, Copy, Debug)]
+pub struct PagesChange {
+    vm: i64,
+    data: i64,
+}
+
+impl PagesChange {
+    /// In bytes, gained and given back.
+    pub fn flow(self, page_shift: u32) -> MemoryFlow {
+        let gained = |pages: i64| (pages.max(0) as u64) << page_shift;
+        MemoryFlow {
+            reserved: gained(self.vm),
+            released: gained(-self.vm),
+            committed: gained(self.data),
+            decommitted: gained(-self.data),
+            ..MemoryFlow::default()
+        }
     }
 }
 

@@ -5,8 +5,12 @@
 //! read a line, prints a line of facts, and lives on until its standard input is closed, so that `/proc`
 //! can be read before and after. Every workload is bounded in time and in count.
 
+mod counted;
+mod crew;
+mod heap;
 mod maps;
 mod processes;
+mod random;
 mod threads;
 mod waits;
 
@@ -82,6 +86,62 @@ enum Workload {
         #[arg(long, default_value = "1", value_parser = seconds)]
         seconds: Duration,
     },
+    /// Has threads that give way to each other all the time
+    Yields {
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=64))]
+        threads: u64,
+        #[arg(long, default_value = "1", value_parser = seconds)]
+        seconds: Duration,
+    },
+    /// Has threads of different nice values that preempt each other
+    Preempted {
+        #[arg(long, default_value = "1", value_parser = seconds)]
+        seconds: Duration,
+    },
+    /// Has busy threads that move from CPU to CPU
+    Migrate {
+        #[arg(long, default_value = "1", value_parser = seconds)]
+        seconds: Duration,
+    },
+    /// Wakes a thread that often has not gone to sleep yet
+    Wakes {
+        #[arg(long, default_value = "1", value_parser = seconds)]
+        seconds: Duration,
+    },
+    /// Has threads that signals interrupt
+    Signals {
+        #[arg(long, default_value = "1", value_parser = seconds)]
+        seconds: Duration,
+    },
+    /// Has threads that take blocks from the heap and give them back
+    Heap {
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=64))]
+        threads: u64,
+        #[arg(long, default_value = "1", value_parser = seconds)]
+        seconds: Duration,
+    },
+    /// Keeps a thread waiting behind a real-time thread for known times
+    Hog,
+    /// Starts threads one after the other that live for microseconds
+    Brief {
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        count: u64,
+    },
+    /// Has threads that start threads that start threads
+    Creators {
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=8))]
+        width: u64,
+    },
+    /// Forks children one after the other that get the same process id
+    Reuse {
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        count: u64,
+    },
+    /// Has children that borrow its address space and change it
+    Vforks {
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        count: u64,
+    },
     /// Forks children that end at once, or execute /bin/true
     Forks {
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
@@ -124,6 +184,17 @@ fn main() -> anyhow::Result<()> {
         Workload::Spawners { threads } => threads::spawners(threads),
         Workload::Contend { threads, seconds } => waits::contend(threads, seconds),
         Workload::Pingpong { pairs, seconds } => waits::pingpong(pairs, seconds),
+        Workload::Yields { threads, seconds } => waits::yields(threads, seconds),
+        Workload::Preempted { seconds } => waits::preempted(seconds),
+        Workload::Migrate { seconds } => waits::migrate(seconds),
+        Workload::Wakes { seconds } => waits::wakes(seconds),
+        Workload::Signals { seconds } => waits::signals(seconds),
+        Workload::Heap { threads, seconds } => heap::churn(threads, seconds),
+        Workload::Hog => waits::hog(),
+        Workload::Brief { count } => threads::brief(count),
+        Workload::Creators { width } => threads::creators(width),
+        Workload::Reuse { count } => processes::reuse(count),
+        Workload::Vforks { count } => processes::vforks(count),
         Workload::Forks { count, exec } => processes::forks(count, exec),
         Workload::Family { depth, early } => processes::family(depth, early),
         Workload::ExecThread { executed, pause } => processes::exec_thread(executed, pause),

@@ -15,6 +15,8 @@ use rustix::{
 };
 use serde_json::json;
 
+use crate::random::Random;
+
 /// Pages in which mappings are replaced, cut and changed.
 const ARENA: usize = 16_384;
 
@@ -43,18 +45,6 @@ struct Counts {
 impl Counts {
     fn all(&self) -> u64 {
         self.map + self.unmap + self.remap + self.brk + self.advise + self.protect + self.failed
-    }
-}
-
-/// xorshift64*: the same numbers on every machine.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % bound
     }
 }
 
@@ -92,7 +82,7 @@ pub fn random(seconds: Duration, seed: u64, fail_last: bool) -> anyhow::Result<(
         arena,
         held: Vec::with_capacity(HELD),
         first_break: set_break(0),
-        random: Random(seed.max(1)),
+        random: Random::new(seed),
         counts: Counts::default(),
     };
     crate::ready()?;

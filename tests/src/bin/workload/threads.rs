@@ -5,6 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Sender, channel},
     },
     thread::{self, Builder, JoinHandle},
     time::{Duration, Instant},
@@ -12,10 +13,15 @@ use std::{
 
 use serde_json::json;
 
+use crate::{counted::Counted, crew::own_tid};
+
 /// There may be thousands of threads.
 const STACK: usize = 64 << 10;
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
     Builder::new()
         .name(name.into())
         .stack_size(STACK)
@@ -23,7 +29,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
 }
 
 /// Blocks for good.
-fn sleep_for_good() {
+fn sleep_for_good() -> ! {
     loop {
         thread::park();
     }
@@ -90,5 +96,54 @@ pub fn spawners(threads: u64) -> anyhow::Result<()> {
         thread::sleep(Duration::from_millis(1));
     }
     crate::done(&json!({ "threads": 1 + 2 * threads, "created": made.load(Ordering::Relaxed) }))?;
+    Ok(())
+}
+
+/// Threads that live for some microseconds and read, as the last thing they do, what the kernel has counted for them.
+pub fn brief(count: u64) -> anyhow::Result<()> {
+    crate::ready()?;
+    let mut total = Counted::default();
+    for _ in 0..count {
+        let thread = spawn("brief", total_of_own)?;
+        match thread.join() {
+            Ok(counted) => total += counted?,
+            Err(_) => anyhow::bail!("a thread panicked"),
+        }
+    }
+    crate::done(
+        &json!({ "threads": count, "run_count": total.run_count, "run_delay_ns": total.run_delay_ns }),
+    )?;
+    Ok(())
+}
+
+fn total_of_own() -> io::Result<Counted> {
+    Counted::read(c"/proc/thread-self/schedstat")
+}
+
+/// Threads that start threads that start threads. Says who started whom.
+pub fn creators(width: u64) -> anyhow::Result<()> {
+    fn below(width: u64, depth: u64, pairs: &Sender<(i32, i32)>) {
+        let creator = own_tid();
+        for _ in 0..width {
+            let sender = pairs.clone();
+            let child = spawn("creator", move || {
+                let _ = sender.send((own_tid(), creator));
+                if depth > 1 {
+                    below(width, depth - 1, &sender);
+                }
+                drop(sender);
+                sleep_for_good();
+            });
+            if child.is_err() {
+                return;
+            }
+        }
+    }
+    crate::ready()?;
+    let (sender, pairs) = channel();
+    below(width, 3, &sender);
+    let expected = width + width.pow(2) + width.pow(3);
+    let pairs: Vec<_> = pairs.iter().take(expected as usize).collect();
+    crate::done(&json!({ "creators": pairs }))?;
     Ok(())
 }

@@ -1,0 +1,153 @@
+//! Running a workload under the daemon, between two readings of the kernel's own accounts.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use slowburn::stream::Window;
+use slowburn_tests::{
+    Daemon, Finished, Schedstat, Workload, schedstat, settle, status, tasks, unique_name,
+};
+
+/// Waits by thread.
+pub type Waits = BTreeMap<u32, Schedstat>;
+
+/// What the kernel says of a process at one moment.
+#[derive(Clone, Debug)]
+pub struct Account {
+    pub waits: Waits,
+    pub vm_bytes: u64,
+    pub data_bytes: u64,
+}
+
+impl Account {
+    /// Reads it.
+    #[track_caller]
+    pub fn read(pid: u32) -> Self {
+        let waits = tasks(pid)
+            .into_iter()
+            .filter_map(|tid| Some((tid, schedstat(pid, tid)?)));
+        Self {
+            waits: waits.collect(),
+            vm_bytes: status(pid, "VmSize"),
+            data_bytes: status(pid, "VmData"),
+        }
+    }
+}
+
+/// A workload that has been watched from before it began until after it ended.
+pub struct Watched {
+    pub pid: u32,
+    pub before: Account,
+    pub after: Account,
+    pub facts: Value,
+    pub finished: Finished,
+}
+
+impl Watched {
+    /// Watches a workload that sleeps before and afterwards, so that both sides have counted the same.
+    #[track_caller]
+    pub fn run(workload: &[&str], options: &[&str]) -> Self {
+        Self::run_with(workload, options, Workload::work)
+    }
+
+    /// The same, started through another program.
+    #[track_caller]
+    pub fn run_under(prefix: &[&str], workload: &[&str], options: &[&str]) -> Self {
+        let workload = Workload::start_under(&unique_name("sb"), prefix, workload);
+        Self::watch(workload, options, Workload::work)
+    }
+
+    /// The same, with something else to do while it works.
+    #[track_caller]
+    pub fn run_with(
+        workload: &[&str],
+        options: &[&str],
+        work: impl FnOnce(&mut Workload) -> Value,
+    ) -> Self {
+        Self::watch(Workload::start(workload), options, work)
+    }
+
+    #[track_caller]
+    fn watch(
+        mut workload: Workload,
+        options: &[&str],
+        work: impl FnOnce(&mut Workload) -> Value,
+    ) -> Self {
+        let pid = workload.pid();
+        settle(pid);
+        let pid_text = workload.pid_text();
+        let window: &[&str] = if options.contains(&"--window") {
+            &[]
+        } else {
+            &["--window", "500ms"]
+        };
+        let daemon = Daemon::start(&[&["--pid", &pid_text], window, options].concat());
+        let before = Account::read(pid);
+        let facts = work(&mut workload);
+        let after = Account::read(pid);
+        let finished = daemon.stop();
+        Self {
+            pid,
+            before,
+            after,
+            facts,
+            finished,
+        }
+    }
+
+    /// What the kernel has counted for each thread meanwhile.
+    pub fn kernel_waits(&self) -> Waits {
+        let since = |tid: &u32, now: &Schedstat| {
+            let then = self.before.waits.get(tid);
+            Schedstat {
+                run_delay_ns: now.run_delay_ns - then.map_or(0, |then| then.run_delay_ns),
+                run_count: now.run_count - then.map_or(0, |then| then.run_count),
+            }
+        };
+        self.after
+            .waits
+            .iter()
+            .map(|(tid, now)| (*tid, since(tid, now)))
+            .collect()
+    }
+
+    /// The threads of the workload's crew, by name.
+    pub fn crew(&self) -> BTreeMap<String, u32> {
+        let threads = self.facts["threads"].as_array().expect("a list");
+        threads
+            .iter()
+            .map(|thread| {
+                let name = thread["name"].as_str().expect("text").to_owned();
+                (name, slowburn_tests::number(thread, "tid") as u32)
+            })
+            .collect()
+    }
+
+    /// What a thread of the crew has said.
+    pub fn result(&self, name: &str) -> &Value {
+        let threads = self.facts["threads"].as_array().expect("a list");
+        let thread = threads.iter().find(|thread| thread["name"] == name);
+        &thread.unwrap_or_else(|| panic!("no thread {name}"))["result"]
+    }
+}
+
+/// What our windows say of waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ours {
+    /// Waits whose length is known.
+    pub count: u64,
+    /// All of them, as the kernel counts them.
+    pub with_unknown: u64,
+    pub sum_ns: u64,
+}
+
+/// Adds up the waits of some windows.
+pub fn total<'a>(windows: impl IntoIterator<Item = &'a Window>) -> Ours {
+    windows
+        .into_iter()
+        .fold(Ours::default(), |sum, window| Ours {
+            count: sum.count + window.delay.count,
+            with_unknown: sum.with_unknown + window.delay.count + window.delay.unknown_count,
+            sum_ns: sum.sum_ns + window.delay.sum_ns,
+        })
+}

@@ -1,0 +1,38 @@
+//! The programs that the truth suite runs under real runtimes, built by those compilers that are installed.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context, Result};
+
+use crate::command;
+
+/// Builds what can be built from `tests/runtimes` into `runtimes` beside the other programs. A test whose
+/// program is missing says SKIP.
+pub fn build(bin_dir: &Path) -> Result<()> {
+    let sources = command::root().join("tests/runtimes");
+    let out = bin_dir.join("runtimes");
+    fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    let script = "churn.js";
+    fs::copy(sources.join(script), out.join(script))
+        .with_context(|| format!("cannot copy {script} to {}", out.display()))?;
+    // Static, so that it runs in a guest too.
+    let mut go = Command::new("go");
+    go.env("CGO_ENABLED", "0")
+        .args(["build", "-o"])
+        .arg(out.join("churn-go"))
+        .arg(sources.join("churn.go"));
+    compile(&mut go)?;
+    let mut javac = Command::new("javac");
+    javac.arg("-d").arg(&out).arg(sources.join("Churn.java"));
+    compile(&mut javac)
+}
+
+/// Runs a compiler, if there is one.
+fn compile(compiler: &mut Command) -> Result<()> {
+    let name = compiler.get_program().to_string_lossy().into_owned();
+    if command::find_in_path(&name).is_none() {
+        eprintln!("test: there is no {name}; the test of its runtime skips");
+        return Ok(());
+    }
+    command::run(compiler)
+}
