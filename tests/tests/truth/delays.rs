@@ -157,7 +157,7 @@ impl Comparison<'_> {
                 continue;
             }
             let theirs = recorded.get(&tid).copied().unwrap_or_default();
-            if ratio(theirs.waits, kernel.run_count) > 0.01 {
+            if theirs.waits.abs_diff(kernel.run_count) > EDGE as u64 + kernel.run_count / 1_000 {
                 return Err(format!(
                     "the timeline has {} waits of {} of a thread",
                     theirs.waits, kernel.run_count
@@ -231,7 +231,7 @@ fn ratio(ours: u64, theirs: u64) -> f64 {
 #[test]
 fn contention() {
     needs_tracing!();
-    let workload = ["contend", "--threads", "6", "--seconds", "1.5"];
+    let workload = ["contend", "--threads", "6", "--seconds", "1"];
     check("contention", &workload, &["contend-*"], |watched| {
         assert_eq!(watched.crew().len(), 6);
         for name in watched.crew().keys() {
@@ -251,7 +251,7 @@ fn contention() {
 #[test]
 fn wake_ups_to_and_fro() {
     needs_tracing!();
-    let workload = ["pingpong", "--pairs", "2", "--seconds", "1"];
+    let workload = ["pingpong", "--pairs", "2", "--seconds", "0.5"];
     check(
         "wake_ups_to_and_fro",
         &workload,
@@ -281,7 +281,7 @@ fn yields() {
 #[test]
 fn preemption_at_different_nice_values() {
     needs_tracing!();
-    let workload = ["preempted", "--seconds", "2"];
+    let workload = ["preempted", "--seconds", "1.5"];
     check(
         "preemption_at_different_nice_values",
         &workload,
@@ -319,7 +319,7 @@ fn wake_ups_of_what_runs() {
     needs_tracing!();
     check(
         "wake_ups_of_what_runs",
-        &["wakes", "--seconds", "1"],
+        &["wakes", "--seconds", "0.5"],
         &["sleeper", "waker"],
         |watched| {
             let sleeps = number(watched.result("sleeper"), "sleeps");

@@ -8,23 +8,26 @@ use slowburn_tests::{Schedstat, needs_tracing, number, skip};
 
 use crate::{
     hooks,
-    report::{Measure, Unit, in_guest, require, sum_goal},
+    report::{Measure, Unit, in_guest, require},
     watch::{Ours, Watched, total},
 };
 
-/// Waits by all that the workload has started, as it read them itself at the end of each life, against all that
-/// is in our windows beside the first thread's own.
+/// Waits that two readings may differ by, at the edges.
+const EDGE: u64 = 2;
+
+/// Waits of all that the workload has started, as each read them itself at the end of its life, against all that is in
+/// our windows beside the first thread's own. Between reading and ending a task may wait once more, on a slow machine
+/// more often: ours may be more than theirs by that, and never less.
 fn judge_by_the_dying(check: &str, hooks: &str, watched: &Watched) {
-    let all: Ours = total(
-        watched
-            .finished
-            .windows()
-            .filter(|w| w.scope == Scope::Process),
-    );
+    let processes = watched
+        .finished
+        .windows()
+        .filter(|w| w.scope == Scope::Process);
+    let all: Ours = total(processes);
     let first: Schedstat = watched.kernel_waits()[&watched.pid];
     let own = total(watched.finished.thread_windows(watched.pid));
     assert!(
-        own.with_unknown.abs_diff(first.run_count) <= 2,
+        own.with_unknown.abs_diff(first.run_count) <= EDGE,
         "{own:?} {first:?}"
     );
     let ours = all.with_unknown - own.with_unknown;
@@ -32,13 +35,24 @@ fn judge_by_the_dying(check: &str, hooks: &str, watched: &Watched) {
     require(&Measure {
         check,
         hooks,
-        quantity: "count of waits",
+        quantity: "waits missed",
         judge: "schedstat read by the dying",
         ours: ours as f64,
         theirs: theirs as f64,
-        error: ours.abs_diff(theirs) as f64 / theirs as f64,
+        error: theirs.saturating_sub(ours + EDGE) as f64,
+        unit: Unit::Count,
+        goal: 0.0,
+    });
+    require(&Measure {
+        check,
+        hooks,
+        quantity: "waits after the last reading",
+        judge: "schedstat read by the dying",
+        ours: ours as f64,
+        theirs: theirs as f64,
+        error: ours.saturating_sub(theirs) as f64 / theirs as f64,
         unit: Unit::Ratio,
-        goal: sum_goal(),
+        goal: if in_guest() { 0.15 } else { 0.03 },
     });
 }
 
@@ -46,7 +60,7 @@ fn judge_by_the_dying(check: &str, hooks: &str, watched: &Watched) {
 fn threads_that_live_for_microseconds() {
     needs_tracing!();
     for hooks in hooks::sched() {
-        let watched = Watched::run(&["brief", "--count", "5000"], &["--hooks", &hooks]);
+        let watched = Watched::run(&["brief", "--count", "2000"], &["--hooks", &hooks]);
         judge_by_the_dying(
             "lives::threads_that_live_for_microseconds",
             &hooks,
@@ -63,7 +77,7 @@ fn threads_that_live_for_microseconds() {
                 &hooks,
                 measure,
                 ours,
-                5_000,
+                2_000,
             );
         }
         assert_eq!(watched.finished.lost(), 0);

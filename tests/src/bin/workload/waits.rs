@@ -198,23 +198,29 @@ pub fn signals(seconds: Duration) -> anyhow::Result<()> {
 const HOG_US: [u64; 5] = [500, 2_000, 7_000, 20_000, 60_000];
 const HOG_ROUNDS: u64 = 6;
 
-/// A thread that is woken while a real-time thread holds the only CPU it may use, and gets it when that
-/// thread has worked for a known time. Says how long each wait was at least (from after the wake-up to the
-/// last look at the clock before the hog slept) and at most (from before the wake-up).
+/// A thread that is woken while a real-time thread holds the only CPU it may use, and gets it when that thread has
+/// worked for a known time. Says how long each wait was at least (from after the wake-up to the hog's last look at
+/// the clock before it slept) and at most (from before the wake-up to the victim's first look at the clock).
 pub fn hog() -> anyhow::Result<()> {
+    const ROUNDS: u64 = HOG_US.len() as u64 * HOG_ROUNDS;
     let cpu = cpus()?[0];
+    let start = Instant::now();
     let word = Arc::new(AtomicU32::new(0));
-    let ran = Arc::new(AtomicU64::new(0));
+    // How many waits have ended, and when each did.
+    let ended: Arc<(AtomicU64, Vec<AtomicU64>)> = Arc::new((
+        AtomicU64::new(0),
+        (0..ROUNDS).map(|_| AtomicU64::new(0)).collect(),
+    ));
     let victim = {
-        let (word, ran) = (Arc::clone(&word), Arc::clone(&ran));
+        let (word, ended) = (Arc::clone(&word), Arc::clone(&ended));
         move || {
             let pinned = pin(cpu);
-            let mut seen = 0;
-            while seen < HOG_US.len() as u64 * HOG_ROUNDS {
-                let flags = futex::Flags::PRIVATE;
-                let _ = futex::wait(&word, flags, seen as u32, None);
-                seen = u64::from(word.load(Ordering::Acquire));
-                ran.store(seen, Ordering::Release);
+            for round in 0..ROUNDS {
+                while u64::from(word.load(Ordering::Acquire)) == round {
+                    let _ = futex::wait(&word, futex::Flags::PRIVATE, round as u32, None);
+                }
+                ended.1[round as usize].store(nanoseconds(start.elapsed()), Ordering::Release);
+                ended.0.store(round + 1, Ordering::Release);
             }
             json!({ "pinned": pinned })
         }
@@ -224,38 +230,40 @@ pub fn hog() -> anyhow::Result<()> {
         let parameter = libc::sched_param { sched_priority: 50 };
         // SAFETY: the argument lives until the call returns; 0 is the calling thread.
         let set = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameter) };
-        let mut waits = Vec::new();
-        for round in 0..HOG_US.len() as u64 * HOG_ROUNDS {
+        let mut spans = Vec::new();
+        for round in 0..ROUNDS {
             // Until the victim sleeps. The hog sleeps more than it works: the kernel lets no real-time
             // thread have a CPU for more than 95 % of a second.
-            while ran.load(Ordering::Acquire) < round {
-                thread::sleep(Duration::from_millis(1));
-            }
             thread::sleep(Duration::from_millis(5));
-            let hold = Duration::from_micros(HOG_US[round as usize % HOG_US.len()]);
-            let before = Instant::now();
+            let time = Duration::from_micros(HOG_US[round as usize % HOG_US.len()]);
+            let before = start.elapsed();
             word.fetch_add(1, Ordering::Release);
             let _ = futex::wake(&word, futex::Flags::PRIVATE, 1);
-            let woken = Instant::now();
-            spin(hold);
-            waits.push((woken, before, Instant::now()));
-            thread::sleep(Duration::from_millis(1));
+            let woken = start.elapsed();
+            spin(time);
+            spans.push((before, woken, start.elapsed()));
+            while ended.0.load(Ordering::Acquire) <= round {
+                thread::sleep(Duration::from_millis(1));
+            }
         }
-        let waits: Vec<_> = waits
-            .into_iter()
-            .map(|(woken, before, end)| {
-                json!([
-                    (end - woken).as_nanos() as u64,
-                    (end - before).as_nanos() as u64
-                ])
-            })
-            .collect();
+        let waits = spans
+            .iter()
+            .zip(&ended.1)
+            .map(|((before, woken, end), ended)| {
+                let least = nanoseconds(end.saturating_sub(*woken));
+                [least, ended.load(Ordering::Acquire) - nanoseconds(*before)]
+            });
+        let waits: Vec<_> = waits.collect();
         json!({ "pinned": pinned, "realtime": set == 0, "waits": waits })
     };
     crew::work(vec![
         ("victim".into(), Box::new(victim)),
         ("hog".into(), Box::new(hog)),
     ])
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    time.as_nanos() as u64
 }
 
 /// Pairs of threads that pass a byte to and fro.
