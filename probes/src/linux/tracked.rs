@@ -1,6 +1,9 @@
 //! A followed task as the daemon knows it, and what it did since it was last looked at.
 
-use slowburn_common::{histogram::lowest, task::Memory};
+use slowburn_common::{
+    histogram::{BUCKETS, lowest},
+    task::Memory,
+};
 
 use super::{
     account,
@@ -84,11 +87,7 @@ impl Tracked {
             })
         });
         self.schedstat = schedstat;
-        let now: Vec<_> = (0..)
-            .zip(buckets)
-            .filter(|(_, count)| *count != 0)
-            .collect();
-        let counts = difference(&now, &self.delays);
+        let counts = added(&buckets, &self.delays);
         // The longest wait may have been taken with the last sample although its bucket was not filled yet.
         let at_least = counts
             .last()
@@ -102,19 +101,26 @@ impl Tracked {
         self.delay_count = count;
         self.delay_sum_ns = sum_ns;
         self.unknown_count = unknown_count;
-        self.delays = now;
+        self.delays = in_use(&buckets);
         (delays, account)
     }
 }
 
-/// What was added to a histogram. Both are ascending by bucket, and buckets never vanish except by wrapping to 0.
-fn difference(now: &[(u16, u32)], before: &[(u16, u32)]) -> Vec<(u16, u32)> {
+/// The buckets in use and their counts, ascending: the form in which histograms are kept.
+fn in_use(buckets: &[u32; BUCKETS]) -> Vec<(u16, u32)> {
+    (0..)
+        .zip(buckets.iter().copied())
+        .filter(|(_, count)| *count != 0)
+        .collect()
+}
+
+/// What was added to a histogram since it was as [`in_use`] kept it. Goes through all buckets, because one that
+/// has wrapped to 0 is not in use, and yet was added to.
+fn added(now: &[u32; BUCKETS], before: &[(u16, u32)]) -> Vec<(u16, u32)> {
     let mut before = before.iter().peekable();
-    now.iter()
-        .filter_map(|&(bucket, count)| {
-            while before.peek().is_some_and(|(b, _)| *b < bucket) {
-                before.next();
-            }
+    (0..)
+        .zip(now)
+        .filter_map(|(bucket, count)| {
             let old = before
                 .next_if(|(b, _)| *b == bucket)
                 .map_or(0, |(_, count)| *count);
@@ -139,19 +145,96 @@ fn flow(now: &Memory, before: &Memory, shift: u32) -> MemoryFlow {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn buckets(counts: &[(u16, u32)]) -> [u32; BUCKETS] {
+        let mut buckets = [0; BUCKETS];
+        for &(bucket, count) in counts {
+            buckets[usize::from(bucket)] = count;
+        }
+        buckets
+    }
 
     #[test]
     fn difference_of_histograms() {
-        assert_eq!(difference(&[(1, 5), (7, 2)], &[]), [(1, 5), (7, 2)]);
+        let now = buckets(&[(1, 5), (4, 1), (7, 2)]);
+        assert_eq!(added(&now, &[]), [(1, 5), (4, 1), (7, 2)]);
+        assert_eq!(added(&now, &[(1, 5), (7, 1)]), [(4, 1), (7, 1)]);
         assert_eq!(
-            difference(&[(1, 5), (4, 1), (7, 2)], &[(1, 5), (7, 1)]),
-            [(4, 1), (7, 1)]
-        );
-        assert_eq!(
-            difference(&[(3, 1)], &[(3, u32::MAX)]),
+            added(&buckets(&[(3, 1)]), &[(3, u32::MAX)]),
             [(3, 2)],
             "counts wrap"
         );
+        assert_eq!(
+            added(&buckets(&[]), &[(3, u32::MAX)]),
+            [(3, 1)],
+            "also to exactly 0"
+        );
+    }
+
+    /// Additions to a few buckets, many of which make a count wrap, some to exactly 0.
+    fn additions() -> impl Strategy<Value = Vec<(usize, u32)>> {
+        let bucket = prop_oneof![0..3_usize, BUCKETS - 3..BUCKETS];
+        let count = prop_oneof![
+            0..3_u32,
+            u32::MAX - 2..=u32::MAX,
+            Just(1 << 31),
+            any::<u32>()
+        ];
+        prop::collection::vec((bucket, count), 0..12)
+    }
+
+    proptest! {
+        /// The kernel side's counts go on from anywhere, and wrap. Between two readings they are added to by
+        /// less than they can hold; then the readings' differences are what was added.
+        #[test]
+        fn wrapping_counts_lose_nothing(start in additions(), periods in prop::collection::vec(additions(), 1..6)) {
+            let mut now = [0_u32; BUCKETS];
+            for (bucket, count) in start {
+                now[bucket] = now[bucket].wrapping_add(count);
+            }
+            let mut kept = in_use(&now);
+            for period in periods {
+                let mut expected = [0_u32; BUCKETS];
+                for (bucket, count) in period {
+                    if let Some(sum) = expected[bucket].checked_add(count) {
+                        expected[bucket] = sum;
+                        now[bucket] = now[bucket].wrapping_add(count);
+                    }
+                }
+                prop_assert_eq!(added(&now, &kept), in_use(&expected));
+                kept = in_use(&now);
+            }
+        }
+
+        /// Whenever the record is read, the changes between the readings add up to all that happened.
+        #[test]
+        fn flows_add_up(steps in prop::collection::vec(prop::array::uniform12(0..1_000_u64), 1..10), start: u64) {
+            let memory = |n: &[u64; 12]| Memory {
+                reserved_pages: n[0],
+                released_pages: n[1],
+                committed_pages: n[2],
+                decommitted_pages: n[3],
+                discarded_pages: n[4],
+                calls: std::array::from_fn(|i| n[5 + i]),
+                failed_calls: n[11],
+            };
+            let first = [start; 12];
+            let (mut before, mut now) = (first, first);
+            let mut sum = MemoryFlow::default();
+            for step in &steps {
+                for (counter, more) in now.iter_mut().zip(step) {
+                    *counter = counter.wrapping_add(*more);
+                }
+                sum.add(&flow(&memory(&now), &memory(&before), 12));
+                before = now;
+            }
+            prop_assert_eq!(sum, flow(&memory(&now), &memory(&first), 12));
+            let reserved: u64 = steps.iter().map(|step| step[0]).sum();
+            let failed: u64 = steps.iter().map(|step| step[11]).sum();
+            prop_assert_eq!((sum.reserved, sum.failed_calls), (reserved << 12, failed));
+        }
     }
 }
