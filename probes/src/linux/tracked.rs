@@ -24,6 +24,8 @@ pub struct Tracked {
     delay_sum_ns: u64,
     unknown_count: u64,
     delays: Vec<(u16, u32)>,
+    /// Waits that were found in their buckets so far.
+    found: u64,
     memory: Memory,
     /// What the kernel said at the last sample: run-queue delay and count.
     schedstat: Option<(u64, u64)>,
@@ -40,6 +42,7 @@ impl Tracked {
             delay_sum_ns: 0,
             unknown_count: 0,
             delays: Vec::new(),
+            found: 0,
             memory: Memory::default(),
             schedstat,
         }
@@ -51,8 +54,7 @@ impl Tracked {
         let memory_now = read!(record, memory);
         let memory = flow(&memory_now, &self.memory, page_shift);
         self.memory = memory_now;
-        let waited = read!(record, delay_count) != self.delay_count
-            || read!(record, unknown_count) != self.unknown_count;
+        let waited = self.has_waited(record);
         if !waited && memory.is_empty() {
             return None;
         }
@@ -67,6 +69,15 @@ impl Tracked {
             delays,
             account,
         })
+    }
+
+    /// Is there anything about its waits that was not taken yet? A wait is counted before its bucket is filled, so
+    /// that the last reading may have come between the two.
+    fn has_waited(&self, record: Record) -> bool {
+        let count = read!(record, delay_count);
+        count != self.delay_count
+            || count != self.found
+            || read!(record, unknown_count) != self.unknown_count
     }
 
     fn take_delays(&mut self, record: Record) -> (Delays, Option<ThreadAccount>) {
@@ -88,6 +99,7 @@ impl Tracked {
         });
         self.schedstat = schedstat;
         let counts = added(&buckets, &self.delays);
+        self.found += counts.iter().map(|(_, n)| u64::from(*n)).sum::<u64>();
         // The longest wait may have been taken with the last sample although its bucket was not filled yet.
         let at_least = counts
             .last()
@@ -145,9 +157,49 @@ fn flow(now: &Memory, before: &Memory, shift: u32) -> MemoryFlow {
 
 #[cfg(test)]
 mod tests {
+    use std::ptr::NonNull;
+
     use proptest::prelude::*;
+    use slowburn_common::{histogram::bucket, task::TaskRecord};
 
     use super::*;
+    use crate::event::Life;
+
+    /// A record, and who it is about; both belong to nobody.
+    fn nobody() -> (Box<TaskRecord>, Tracked) {
+        // SAFETY: every bit pattern is a valid record.
+        let record = unsafe { Box::<TaskRecord>::new_zeroed().assume_init() };
+        let life = Life { id: 0, start_ns: 0 };
+        let task = Task {
+            thread: life,
+            process: life,
+            service: 0,
+            name: [0; 16],
+        };
+        (record, Tracked::new(task, 0, None))
+    }
+
+    fn delays_of(tracked: &mut Tracked, record: &mut TaskRecord) -> Option<Delays> {
+        match tracked.sample(Record(NonNull::from(record)), 12)? {
+            Event::Sample { delays, .. } => Some(delays),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_wait_read_before_its_bucket_was_filled_is_found_later() {
+        let (mut record, mut tracked) = nobody();
+        (record.delay_count, record.delay_sum_ns) = (1, 40);
+        let first = delays_of(&mut tracked, &mut record).expect("it waited");
+        assert_eq!((first.counts.len(), first.sum_ns), (0, 40));
+        record.delays[bucket(40)] = 1;
+        let second = delays_of(&mut tracked, &mut record).expect("its bucket is filled now");
+        assert_eq!((second.counts.len(), second.sum_ns), (1, 0));
+        assert!(
+            delays_of(&mut tracked, &mut record).is_none(),
+            "and that is all"
+        );
+    }
 
     fn buckets(counts: &[(u16, u32)]) -> [u32; BUCKETS] {
         let mut buckets = [0; BUCKETS];
@@ -207,6 +259,42 @@ mod tests {
                 prop_assert_eq!(added(&now, &kept), in_use(&expected));
                 kept = in_use(&now);
             }
+        }
+
+        /// Waits are booked step by step, as the kernel side does, and the record is read before any of the steps.
+        #[test]
+        fn waits_are_told_once_whenever_they_are_read(waits in prop::collection::vec((0..1_000_u64, 0..32_u8), 1..50)) {
+            let (mut record, mut tracked) = nobody();
+            let mut told = Vec::new();
+            for &(wait, reads) in &waits {
+                for step in 0..5 {
+                    if reads & 1 << step != 0 {
+                        told.extend(delays_of(&mut tracked, &mut record));
+                    }
+                    match step {
+                        0 => record.delay_count += 1,
+                        1 => record.delay_sum_ns += wait,
+                        2 => record.delay_max_ns = record.delay_max_ns.max(wait),
+                        3 => record.delays[bucket(wait)] += 1,
+                        _ => {}
+                    }
+                }
+            }
+            told.extend(delays_of(&mut tracked, &mut record));
+            prop_assert!(delays_of(&mut tracked, &mut record).is_none());
+            let mut expected = [0_u32; BUCKETS];
+            let mut got = [0_u32; BUCKETS];
+            for (wait, _) in &waits {
+                expected[bucket(*wait)] += 1;
+            }
+            for (bucket, count) in told.iter().flat_map(|delays| &delays.counts) {
+                got[usize::from(*bucket)] += count;
+            }
+            prop_assert_eq!(got, expected);
+            let sum: u64 = told.iter().map(|delays| delays.sum_ns).sum();
+            prop_assert_eq!(sum, waits.iter().map(|(wait, _)| wait).sum::<u64>());
+            let max = told.iter().map(|delays| delays.max_ns).max();
+            prop_assert_eq!(max, waits.iter().map(|(wait, _)| *wait).max());
         }
 
         /// Whenever the record is read, the changes between the readings add up to all that happened.
