@@ -10,7 +10,7 @@ use slowburn_common::{
 
 use super::{
     account::{self, Accounts},
-    clock::{boot_epoch_ns, epoch_ns, monotonic_ns, ns_per_tick},
+    clock::{boot_epoch_ns, epoch_ns, epoch_ns_since, monotonic_ns, ns_per_tick},
     error::ProbeError,
     hooks::{Hooks, Preference},
     load::{Loaded, load, map_error},
@@ -259,7 +259,7 @@ impl Source {
         self.account_processes()?;
         out.append(&mut self.pending);
         let now = monotonic_ns();
-        self.epoch_ns = epoch_ns();
+        self.epoch_ns = epoch_ns_since(self.epoch_ns);
         out.push(Event::WindowEnd {
             ts: now + self.epoch_ns,
             period_ns: now - self.window_start_ns,
@@ -462,7 +462,7 @@ impl Source {
             .as_ref()
             .is_some_and(|t| t.task.thread.id != event.header.tid)
         {
-            self.took_over_leader(slot)?;
+            self.took_over_leader(slot, event.header.ts)?;
         }
         if let Some(tracked) = &mut self.tasks[slot as usize] {
             tracked.task.name = event.comm;
@@ -476,7 +476,7 @@ impl Source {
 
     /// A thread executed a program and thereby took over the id of its process's first thread, which has
     /// ended by then, as all the others have. The process goes on.
-    fn took_over_leader(&mut self, slot: u32) -> Result<(), ProbeError> {
+    fn took_over_leader(&mut self, slot: u32, exec_ns: u64) -> Result<(), ProbeError> {
         self.sample(slot)?;
         let Some(mut tracked) = self.tasks[slot as usize].take() else {
             return Ok(());
@@ -484,8 +484,8 @@ impl Source {
         let thread = tracked.task;
         let leader_slot = std::mem::replace(&mut tracked.process_slot, slot);
         self.finished(leader_slot)?;
-        let ts = self.now();
-        let followed_ns = monotonic_ns().saturating_sub(read!(self.record(slot)?, born_ns));
+        let ts = exec_ns + self.epoch_ns;
+        let followed_ns = exec_ns.saturating_sub(read!(self.record(slot)?, born_ns));
         tracked.task.thread = thread.process;
         // The new identity begins before the old one ends, so that the process is never without a thread.
         self.pending.push(Event::TaskStart {
