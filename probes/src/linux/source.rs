@@ -483,7 +483,10 @@ impl Source {
         };
         let thread = tracked.task;
         let leader_slot = std::mem::replace(&mut tracked.process_slot, slot);
-        self.finished(leader_slot)?;
+        // Those whose exit was lost as well: later on, nothing would tell any more which process they were of.
+        for ended in self.slots_of(Some(leader_slot))? {
+            self.finished(ended)?;
+        }
         let ts = exec_ns + self.epoch_ns;
         let followed_ns = exec_ns.saturating_sub(read!(self.record(slot)?, born_ns));
         tracked.task.thread = thread.process;
@@ -512,6 +515,37 @@ impl Source {
         );
         self.tasks[leader_slot as usize] = None;
         self.give_back(leader_slot)
+    }
+
+    /// Slots of whole records, also of tasks whose start was not told: of one process, or of all.
+    fn slots_of(&mut self, process_slot: Option<u32>) -> Result<Vec<u32>, ProbeError> {
+        let mut slots = Vec::new();
+        for slot in NO_SLOT + 1..self.kernel.tables.used().map_err(map_io)? {
+            let record = self.record(slot)?;
+            if record.in_use()
+                && process_slot.is_none_or(|wanted| wanted == read!(record, process_slot))
+                && (read!(record, exit_ns) != 0 || self.is_published(record, slot)?)
+            {
+                slots.push(slot);
+            }
+        }
+        Ok(slots)
+    }
+
+    /// A process is about to be told to have ended with its last thread. If starts were lost since they were last
+    /// looked for, it may have others.
+    fn find_untold(&mut self, process_slot: u32) -> Result<(), ProbeError> {
+        let ends = self
+            .processes
+            .get(&process_slot)
+            .is_some_and(|p| p.live == 1);
+        let lost_before = self.lost[Stat::TaskLost as usize];
+        if ends && self.count_of(Stat::TaskLost)? != lost_before {
+            for slot in self.slots_of(None)? {
+                self.started(slot)?;
+            }
+        }
+        Ok(())
     }
 
     /// The task an event is about.
@@ -643,6 +677,7 @@ impl Source {
         }
         tracked.exited = true;
         let (task, process_slot) = (tracked.task, tracked.process_slot);
+        self.find_untold(process_slot)?;
         self.sample(slot)?;
         let exit_ns = read!(record, exit_ns);
         self.pending.push(Event::TaskExit {
