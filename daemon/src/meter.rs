@@ -2,7 +2,7 @@
 //!
 //! A pure function of the events: it reads no clock and does no I/O.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use slowburn_common::task::call;
 use slowburn_probes::event::{
@@ -43,6 +43,17 @@ struct Thread {
 }
 
 impl Thread {
+    fn new(task: &Task) -> Self {
+        Self {
+            task: *task,
+            began: false,
+            ended: false,
+            memory: MemoryFlow::default(),
+            delays: DelayCounts::default(),
+            account: None,
+        }
+    }
+
     fn is_idle(&self) -> bool {
         self.delays.is_empty() && self.memory.is_empty()
     }
@@ -83,21 +94,25 @@ pub enum Turn {
 impl Meter {
     /// A task is followed from now on.
     pub fn begin(&mut self, task: &Task, origin: Origin) -> Turn {
-        let is_new = !self.processes.contains_key(&task.process);
         let process = self
             .processes
             .entry(task.process)
             .or_insert_with(|| Process::new(task.service));
+        // One that is there without threads has ended in this window, and is back.
+        let begins = process.live == 0;
         process.live += 1;
         // What ran already was not created in this window.
-        if origin != Origin::Found {
-            process.created += 1;
-            let thread = self.thread(task);
-            thread.began = true;
-            // A thread that executes a program takes over the identity of its process's first thread.
-            thread.ended = false;
+        let created = origin != Origin::Found;
+        process.created += u64::from(created);
+        match self.threads.entry((task.process, task.thread)) {
+            // It has ended in this window and is back: found again, or taken over by a thread that executed a program.
+            Entry::Occupied(mut thread) => thread.get_mut().ended = false,
+            Entry::Vacant(place) if created => {
+                place.insert(Thread::new(task)).began = true;
+            }
+            Entry::Vacant(_) => {}
         }
-        if is_new {
+        if begins {
             Turn::ProcessBegins
         } else {
             Turn::ThreadBegins
@@ -197,14 +212,7 @@ impl Meter {
     fn thread(&mut self, task: &Task) -> &mut Thread {
         self.threads
             .entry((task.process, task.thread))
-            .or_insert_with(|| Thread {
-                task: *task,
-                began: false,
-                ended: false,
-                memory: MemoryFlow::default(),
-                delays: DelayCounts::default(),
-                account: None,
-            })
+            .or_insert_with(|| Thread::new(task))
     }
 
     /// Ends the current window: calls `out` with a window for each process, followed by its threads that did anything.
