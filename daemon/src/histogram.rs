@@ -12,7 +12,7 @@ use crate::stream::DelaySummary;
 
 /// Counts of waits by bucket, with their sum and maximum. Only buckets in use take memory: a thread's
 /// waits fall into some tens of the hundreds, and there may be thousands of threads.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DelayCounts {
     /// Bucket and count, ascending by bucket.
     counts: Vec<(u16, u64)>,
@@ -38,9 +38,9 @@ impl DelayCounts {
         self.unknown += delays.unknown;
     }
 
-    /// Has the task never been seen to get a CPU?
+    /// Is there nothing to tell? A wait may be summed up in one window and counted in the next, or the other way round.
     pub fn is_empty(&self) -> bool {
-        self.count == 0 && self.unknown == 0
+        *self == Self::default()
     }
 }
 
