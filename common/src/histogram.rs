@@ -115,9 +115,48 @@ mod tests {
         assert_eq!(highest(BUCKETS - 1), HIGHEST);
     }
 
+    /// Values of every magnitude alike: of uniform ones, not one in a million would have its own bucket.
+    fn value() -> impl Strategy<Value = u64> {
+        (0..=u64::BITS, any::<u64>()).prop_map(|(bits, noise)| match bits {
+            0 => 0,
+            _ => (noise | 1 << 63) >> (u64::BITS - bits),
+        })
+    }
+
+    /// Those that are not clamped.
+    fn resolved_value() -> impl Strategy<Value = u64> {
+        value().prop_filter("clamped", |value| *value <= HIGHEST)
+    }
+
+    /// Where an octave ends and the next begins, mistakes by one show.
+    #[test]
+    fn powers_of_two_and_their_neighbours() {
+        for bit in 0..u64::BITS {
+            let power = 1_u64 << bit;
+            assert_eq!(top_bit(power), bit);
+            for value in [power - 1, power, power + 1] {
+                let expected = if value > HIGHEST {
+                    BUCKETS - 1
+                } else {
+                    (0..BUCKETS)
+                        .find(|&b| (lowest(b)..=highest(b)).contains(&value))
+                        .expect("every value up to the highest has a bucket")
+                };
+                assert_eq!(bucket(value), expected, "{value}");
+            }
+        }
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+    }
+
     proptest! {
         #[test]
-        fn value_lies_within_its_bucket(value: u64) {
+        fn highest_set_bit(value in value()) {
+            prop_assume!(value != 0);
+            prop_assert_eq!(top_bit(value), value.ilog2());
+        }
+
+        #[test]
+        fn value_lies_within_its_bucket(value in value()) {
             let b = bucket(value);
             prop_assert!(b < BUCKETS);
             prop_assert!(lowest(b) <= value);
@@ -125,14 +164,19 @@ mod tests {
         }
 
         #[test]
-        fn precision_is_one_sixteenth(value in 1..=HIGHEST) {
+        fn greater_values_are_in_no_lower_bucket(a in value(), b in value()) {
+            prop_assert_eq!(bucket(a.max(b)), bucket(a).max(bucket(b)));
+        }
+
+        #[test]
+        fn precision_is_one_sixteenth(value in resolved_value()) {
             let b = bucket(value);
             let width = highest(b) - lowest(b) + 1;
             prop_assert!(width == 1 || width * 16 <= lowest(b));
         }
 
         #[test]
-        fn buckets_are_those_of_hdrhistogram(value in 0..=HIGHEST) {
+        fn buckets_are_those_of_hdrhistogram(value in resolved_value()) {
             let h = Histogram::<u64>::new_with_bounds(1, HIGHEST, SIGNIFICANT_DIGITS).unwrap();
             let b = bucket(value);
             prop_assert_eq!(h.lowest_equivalent(value), lowest(b));

@@ -2,7 +2,7 @@
 //!
 //! A pure function of the events: it reads no clock and does no I/O.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use slowburn_common::task::call;
 use slowburn_probes::event::{
@@ -43,6 +43,17 @@ struct Thread {
 }
 
 impl Thread {
+    fn new(task: &Task) -> Self {
+        Self {
+            task: *task,
+            began: false,
+            ended: false,
+            memory: MemoryFlow::default(),
+            delays: DelayCounts::default(),
+            account: None,
+        }
+    }
+
     fn is_idle(&self) -> bool {
         self.delays.is_empty() && self.memory.is_empty()
     }
@@ -83,21 +94,25 @@ pub enum Turn {
 impl Meter {
     /// A task is followed from now on.
     pub fn begin(&mut self, task: &Task, origin: Origin) -> Turn {
-        let is_new = !self.processes.contains_key(&task.process);
         let process = self
             .processes
             .entry(task.process)
             .or_insert_with(|| Process::new(task.service));
+        // One that is there without threads has ended in this window, and is back.
+        let begins = process.live == 0;
         process.live += 1;
         // What ran already was not created in this window.
-        if origin != Origin::Found {
-            process.created += 1;
-            let thread = self.thread(task);
-            thread.began = true;
-            // A thread that executes a program takes over the identity of its process's first thread.
-            thread.ended = false;
+        let created = origin != Origin::Found;
+        process.created += u64::from(created);
+        match self.threads.entry((task.process, task.thread)) {
+            // It has ended in this window and is back: found again, or taken over by a thread that executed a program.
+            Entry::Occupied(mut thread) => thread.get_mut().ended = false,
+            Entry::Vacant(place) if created => {
+                place.insert(Thread::new(task)).began = true;
+            }
+            Entry::Vacant(_) => {}
         }
-        if is_new {
+        if begins {
             Turn::ProcessBegins
         } else {
             Turn::ThreadBegins
@@ -199,14 +214,7 @@ impl Meter {
     fn thread(&mut self, task: &Task) -> &mut Thread {
         self.threads
             .entry((task.process, task.thread))
-            .or_insert_with(|| Thread {
-                task: *task,
-                began: false,
-                ended: false,
-                memory: MemoryFlow::default(),
-                delays: DelayCounts::default(),
-                account: None,
-            })
+            .or_insert_with(|| Thread::new(task))
     }
 
     /// Ends the current window: calls `out` with a window for each process, followed by its threads that did anything.
@@ -378,6 +386,8 @@ fn kernel(account: &ProcessAccount, waits: Option<ThreadAccount>) -> KernelSumma
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn task(pid: u32, tid: u32, start_ns: u64) -> Task {
@@ -518,6 +528,116 @@ mod tests {
         assert_eq!(meter.take_refused(), 5);
         assert_eq!(windows(&mut meter).len(), MAX_BRIEF);
         assert_eq!(meter.take_refused(), 0);
+    }
+
+    #[test]
+    fn a_wait_summed_in_one_window_and_counted_in_another_is_in_both() {
+        let mut meter = Meter::default();
+        meter.begin(&task(1, 1, 1), Origin::Found);
+        let Event::Sample { task, memory, .. } = sample(task(1, 1, 1), 0, 0) else {
+            unreachable!("it is a sample")
+        };
+        let delays = Delays {
+            sum_ns: 10,
+            max_ns: 10,
+            ..Delays::default()
+        };
+        meter.add(&Event::Sample {
+            task,
+            memory,
+            delays,
+            account: None,
+        });
+        let sums: Vec<_> = windows(&mut meter).iter().map(|w| w.delay.sum_ns).collect();
+        assert_eq!(sums, [10, 10], "of the process and of its thread");
+    }
+
+    /// All numbers of a flow, in a certain order.
+    fn numbers(memory: &MemorySummary) -> [u64; 12] {
+        [
+            memory.reserved_bytes,
+            memory.released_bytes,
+            memory.committed_bytes,
+            memory.decommitted_bytes,
+            memory.discarded_bytes,
+            memory.map_calls,
+            memory.unmap_calls,
+            memory.remap_calls,
+            memory.brk_calls,
+            memory.advise_calls,
+            memory.protect_calls,
+            memory.failed_calls,
+        ]
+    }
+
+    fn flow(n: [u64; 12]) -> MemoryFlow {
+        MemoryFlow {
+            reserved: n[0],
+            released: n[1],
+            committed: n[2],
+            decommitted: n[3],
+            discarded: n[4],
+            calls: [n[5], n[6], n[7], n[8], n[9], n[10]],
+            failed_calls: n[11],
+        }
+    }
+
+    /// A thread, what it did, and whether a window ends then.
+    type Step = (u32, [u64; 12], (u16, u32), u64, bool);
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = (
+            1..4_u32,
+            prop::array::uniform12(prop_oneof![3 => Just(0), 1 => 0..1_000_u64]),
+            (0..500_u16, 0..5_u32),
+            0..3_u64,
+            prop::bool::weighted(0.3),
+        );
+        prop::collection::vec(step, 1..40)
+    }
+
+    proptest! {
+        /// Wherever windows end, those of a thread, and those of the process, add up to all that was done.
+        #[test]
+        fn windows_add_up_wherever_they_end(steps in steps()) {
+            let mut meter = Meter::default();
+            // Index 0 is the process.
+            let mut expected = [([0; 12], [0; 3]); 4];
+            let mut got = expected;
+            let add = |sums: &mut ([u64; 12], [u64; 3]), memory: [u64; 12], waits: [u64; 3]| {
+                sums.0.iter_mut().zip(memory).for_each(|(sum, more)| *sum += more);
+                sums.1.iter_mut().zip(waits).for_each(|(sum, more)| *sum += more);
+            };
+            for tid in 1..4 {
+                meter.begin(&task(1, tid, 1), Origin::Found);
+            }
+            for (n, (tid, memory, (bucket, count), unknown, ends)) in steps.iter().enumerate() {
+                let waits = [u64::from(*count), n as u64, *unknown];
+                for index in [0, *tid as usize] {
+                    add(&mut expected[index], *memory, waits);
+                }
+                meter.add(&Event::Sample {
+                    task: task(1, *tid, 1),
+                    memory: flow(*memory),
+                    delays: Delays {
+                        counts: (*count > 0).then_some((*bucket, *count)).into_iter().collect(),
+                        sum_ns: n as u64,
+                        max_ns: n as u64,
+                        unknown: *unknown,
+                    },
+                    account: None,
+                });
+                if *ends || n + 1 == steps.len() {
+                    for window in windows(&mut meter) {
+                        let index = window.thread.as_ref().map_or(0, |thread| thread.tid as usize);
+                        let delay = &window.delay;
+                        let waits = [delay.count, delay.sum_ns, delay.unknown_count];
+                        add(&mut got[index], numbers(&window.memory), waits);
+                    }
+                }
+            }
+            prop_assert_eq!(got, expected);
+        }
     }
 
     #[test]

@@ -338,3 +338,6 @@ impl Pipeline {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,8 @@
 //!
 //! Nothing here sleeps for a fixed time where it can look whether something has happened.
 
+pub mod address_space;
+
 use std::{
     fmt::Display,
     fs::{self, File},

@@ -10,7 +10,7 @@ use slowburn_common::{
 
 use super::{
     account::{self, Accounts},
-    clock::{boot_epoch_ns, epoch_ns, monotonic_ns, ns_per_tick},
+    clock::{boot_epoch_ns, epoch_ns, epoch_ns_since, monotonic_ns, ns_per_tick},
     error::ProbeError,
     hooks::{Hooks, Preference},
     load::{Loaded, load, map_error},
@@ -261,7 +261,7 @@ impl Source {
         self.account_processes()?;
         out.append(&mut self.pending);
         let now = monotonic_ns();
-        self.epoch_ns = epoch_ns();
+        self.epoch_ns = epoch_ns_since(self.epoch_ns);
         out.push(Event::WindowEnd {
             ts: now + self.epoch_ns,
             period_ns: now - self.window_start_ns,
@@ -480,7 +480,7 @@ impl Source {
             .as_ref()
             .is_some_and(|t| t.task.thread.id != event.header.tid)
         {
-            self.took_over_leader(slot)?;
+            self.took_over_leader(slot, event.header.ts)?;
         }
         if let Some(tracked) = &mut self.tasks[slot as usize] {
             tracked.task.name = event.comm;
@@ -494,16 +494,19 @@ impl Source {
 
     /// A thread executed a program and thereby took over the id of its process's first thread, which has
     /// ended by then, as all the others have. The process goes on.
-    fn took_over_leader(&mut self, slot: u32) -> Result<(), ProbeError> {
+    fn took_over_leader(&mut self, slot: u32, exec_ns: u64) -> Result<(), ProbeError> {
         self.sample(slot)?;
         let Some(mut tracked) = self.tasks[slot as usize].take() else {
             return Ok(());
         };
         let thread = tracked.task;
         let leader_slot = std::mem::replace(&mut tracked.process_slot, slot);
-        self.finished(leader_slot)?;
-        let ts = self.now();
-        let followed_ns = monotonic_ns().saturating_sub(read!(self.record(slot)?, born_ns));
+        // Those whose exit was lost as well: later on, nothing would tell any more which process they were of.
+        for ended in self.slots_of(Some(leader_slot))? {
+            self.finished(ended)?;
+        }
+        let ts = exec_ns + self.epoch_ns;
+        let followed_ns = exec_ns.saturating_sub(read!(self.record(slot)?, born_ns));
         tracked.task.thread = thread.process;
         // The new identity begins before the old one ends, so that the process is never without a thread.
         self.pending.push(Event::TaskStart {
@@ -531,6 +534,37 @@ impl Source {
         );
         self.tasks[leader_slot as usize] = None;
         self.give_back(leader_slot)
+    }
+
+    /// Slots of whole records, also of tasks whose start was not told: of one process, or of all.
+    fn slots_of(&mut self, process_slot: Option<u32>) -> Result<Vec<u32>, ProbeError> {
+        let mut slots = Vec::new();
+        for slot in NO_SLOT + 1..self.kernel.tables.used().map_err(map_io)? {
+            let record = self.record(slot)?;
+            if record.in_use()
+                && process_slot.is_none_or(|wanted| wanted == read!(record, process_slot))
+                && (read!(record, exit_ns) != 0 || self.is_published(record, slot)?)
+            {
+                slots.push(slot);
+            }
+        }
+        Ok(slots)
+    }
+
+    /// A process is about to be told to have ended with its last thread. If starts were lost since they were last
+    /// looked for, it may have others.
+    fn find_untold(&mut self, process_slot: u32) -> Result<(), ProbeError> {
+        let ends = self
+            .processes
+            .get(&process_slot)
+            .is_some_and(|p| p.live == 1);
+        let lost_before = self.lost[Stat::TaskLost as usize];
+        if ends && self.count_of(Stat::TaskLost)? != lost_before {
+            for slot in self.slots_of(None)? {
+                self.started(slot)?;
+            }
+        }
+        Ok(())
     }
 
     /// The task an event is about.
@@ -663,6 +697,7 @@ impl Source {
         }
         tracked.exited = true;
         let (task, process_slot) = (tracked.task, tracked.process_slot);
+        self.find_untold(process_slot)?;
         self.sample(slot)?;
         let exit_ns = read!(record, exit_ns);
         self.pending.push(Event::TaskExit {

@@ -1,6 +1,9 @@
 //! A followed task as the daemon knows it, and what it did since it was last looked at.
 
-use slowburn_common::{histogram::lowest, task::Memory};
+use slowburn_common::{
+    histogram::{BUCKETS, lowest},
+    task::Memory,
+};
 
 use super::{
     account,
@@ -21,6 +24,8 @@ pub struct Tracked {
     delay_sum_ns: u64,
     unknown_count: u64,
     delays: Vec<(u16, u32)>,
+    /// Waits that were found in their buckets so far.
+    found: u64,
     memory: Memory,
     /// What the kernel said at the last sample: run-queue delay and count.
     schedstat: Option<(u64, u64)>,
@@ -37,6 +42,7 @@ impl Tracked {
             delay_sum_ns: 0,
             unknown_count: 0,
             delays: Vec::new(),
+            found: 0,
             memory: Memory::default(),
             schedstat,
         }
@@ -48,8 +54,7 @@ impl Tracked {
         let memory_now = read!(record, memory);
         let memory = flow(&memory_now, &self.memory, page_shift);
         self.memory = memory_now;
-        let waited = read!(record, delay_count) != self.delay_count
-            || read!(record, unknown_count) != self.unknown_count;
+        let waited = self.has_waited(record);
         if !waited && memory.is_empty() {
             return None;
         }
@@ -64,6 +69,15 @@ impl Tracked {
             delays,
             account,
         })
+    }
+
+    /// Is there anything about its waits that was not taken yet? A wait is counted before its bucket is filled, so
+    /// that the last reading may have come between the two.
+    fn has_waited(&self, record: Record) -> bool {
+        let count = read!(record, delay_count);
+        count != self.delay_count
+            || count != self.found
+            || read!(record, unknown_count) != self.unknown_count
     }
 
     fn take_delays(&mut self, record: Record) -> (Delays, Option<ThreadAccount>) {
@@ -84,11 +98,8 @@ impl Tracked {
             })
         });
         self.schedstat = schedstat;
-        let now: Vec<_> = (0..)
-            .zip(buckets)
-            .filter(|(_, count)| *count != 0)
-            .collect();
-        let counts = difference(&now, &self.delays);
+        let counts = added(&buckets, &self.delays);
+        self.found += counts.iter().map(|(_, n)| u64::from(*n)).sum::<u64>();
         // The longest wait may have been taken with the last sample although its bucket was not filled yet.
         let at_least = counts
             .last()
@@ -102,19 +113,26 @@ impl Tracked {
         self.delay_count = count;
         self.delay_sum_ns = sum_ns;
         self.unknown_count = unknown_count;
-        self.delays = now;
+        self.delays = in_use(&buckets);
         (delays, account)
     }
 }
 
-/// What was added to a histogram. Both are ascending by bucket, and buckets never vanish except by wrapping to 0.
-fn difference(now: &[(u16, u32)], before: &[(u16, u32)]) -> Vec<(u16, u32)> {
+/// The buckets in use and their counts, ascending: the form in which histograms are kept.
+fn in_use(buckets: &[u32; BUCKETS]) -> Vec<(u16, u32)> {
+    (0..)
+        .zip(buckets.iter().copied())
+        .filter(|(_, count)| *count != 0)
+        .collect()
+}
+
+/// What was added to a histogram since it was as [`in_use`] kept it. Goes through all buckets, because one that
+/// has wrapped to 0 is not in use, and yet was added to.
+fn added(now: &[u32; BUCKETS], before: &[(u16, u32)]) -> Vec<(u16, u32)> {
     let mut before = before.iter().peekable();
-    now.iter()
-        .filter_map(|&(bucket, count)| {
-            while before.peek().is_some_and(|(b, _)| *b < bucket) {
-                before.next();
-            }
+    (0..)
+        .zip(now)
+        .filter_map(|(bucket, count)| {
             let old = before
                 .next_if(|(b, _)| *b == bucket)
                 .map_or(0, |(_, count)| *count);
@@ -139,19 +157,172 @@ fn flow(now: &Memory, before: &Memory, shift: u32) -> MemoryFlow {
 
 #[cfg(test)]
 mod tests {
+    use std::ptr::NonNull;
+
+    use proptest::prelude::*;
+    use slowburn_common::{histogram::bucket, task::TaskRecord};
+
     use super::*;
+    use crate::event::Life;
+
+    /// A record, and who it is about; both belong to nobody.
+    fn nobody() -> (Box<TaskRecord>, Tracked) {
+        // SAFETY: every bit pattern is a valid record.
+        let record = unsafe { Box::<TaskRecord>::new_zeroed().assume_init() };
+        let life = Life { id: 0, start_ns: 0 };
+        let task = Task {
+            thread: life,
+            process: life,
+            service: 0,
+            name: [0; 16],
+        };
+        (record, Tracked::new(task, 0, None))
+    }
+
+    fn delays_of(tracked: &mut Tracked, record: &mut TaskRecord) -> Option<Delays> {
+        match tracked.sample(Record(NonNull::from(record)), 12)? {
+            Event::Sample { delays, .. } => Some(delays),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_wait_read_before_its_bucket_was_filled_is_found_later() {
+        let (mut record, mut tracked) = nobody();
+        (record.delay_count, record.delay_sum_ns) = (1, 40);
+        let first = delays_of(&mut tracked, &mut record).expect("it waited");
+        assert_eq!((first.counts.len(), first.sum_ns), (0, 40));
+        record.delays[bucket(40)] = 1;
+        let second = delays_of(&mut tracked, &mut record).expect("its bucket is filled now");
+        assert_eq!((second.counts.len(), second.sum_ns), (1, 0));
+        assert!(
+            delays_of(&mut tracked, &mut record).is_none(),
+            "and that is all"
+        );
+    }
+
+    fn buckets(counts: &[(u16, u32)]) -> [u32; BUCKETS] {
+        let mut buckets = [0; BUCKETS];
+        for &(bucket, count) in counts {
+            buckets[usize::from(bucket)] = count;
+        }
+        buckets
+    }
 
     #[test]
     fn difference_of_histograms() {
-        assert_eq!(difference(&[(1, 5), (7, 2)], &[]), [(1, 5), (7, 2)]);
+        let now = buckets(&[(1, 5), (4, 1), (7, 2)]);
+        assert_eq!(added(&now, &[]), [(1, 5), (4, 1), (7, 2)]);
+        assert_eq!(added(&now, &[(1, 5), (7, 1)]), [(4, 1), (7, 1)]);
         assert_eq!(
-            difference(&[(1, 5), (4, 1), (7, 2)], &[(1, 5), (7, 1)]),
-            [(4, 1), (7, 1)]
-        );
-        assert_eq!(
-            difference(&[(3, 1)], &[(3, u32::MAX)]),
+            added(&buckets(&[(3, 1)]), &[(3, u32::MAX)]),
             [(3, 2)],
             "counts wrap"
         );
+        assert_eq!(
+            added(&buckets(&[]), &[(3, u32::MAX)]),
+            [(3, 1)],
+            "also to exactly 0"
+        );
+    }
+
+    /// Additions to a few buckets, many of which make a count wrap, some to exactly 0.
+    fn additions() -> impl Strategy<Value = Vec<(usize, u32)>> {
+        let bucket = prop_oneof![0..3_usize, BUCKETS - 3..BUCKETS];
+        let count = prop_oneof![
+            0..3_u32,
+            u32::MAX - 2..=u32::MAX,
+            Just(1 << 31),
+            any::<u32>()
+        ];
+        prop::collection::vec((bucket, count), 0..12)
+    }
+
+    proptest! {
+        /// The kernel side's counts go on from anywhere, and wrap. Between two readings they are added to by
+        /// less than they can hold; then the readings' differences are what was added.
+        #[test]
+        fn wrapping_counts_lose_nothing(start in additions(), periods in prop::collection::vec(additions(), 1..6)) {
+            let mut now = [0_u32; BUCKETS];
+            for (bucket, count) in start {
+                now[bucket] = now[bucket].wrapping_add(count);
+            }
+            let mut kept = in_use(&now);
+            for period in periods {
+                let mut expected = [0_u32; BUCKETS];
+                for (bucket, count) in period {
+                    if let Some(sum) = expected[bucket].checked_add(count) {
+                        expected[bucket] = sum;
+                        now[bucket] = now[bucket].wrapping_add(count);
+                    }
+                }
+                prop_assert_eq!(added(&now, &kept), in_use(&expected));
+                kept = in_use(&now);
+            }
+        }
+
+        /// Waits are booked step by step, as the kernel side does, and the record is read before any of the steps.
+        #[test]
+        fn waits_are_told_once_whenever_they_are_read(waits in prop::collection::vec((0..1_000_u64, 0..32_u8), 1..50)) {
+            let (mut record, mut tracked) = nobody();
+            let mut told = Vec::new();
+            for &(wait, reads) in &waits {
+                for step in 0..5 {
+                    if reads & 1 << step != 0 {
+                        told.extend(delays_of(&mut tracked, &mut record));
+                    }
+                    match step {
+                        0 => record.delay_count += 1,
+                        1 => record.delay_sum_ns += wait,
+                        2 => record.delay_max_ns = record.delay_max_ns.max(wait),
+                        3 => record.delays[bucket(wait)] += 1,
+                        _ => {}
+                    }
+                }
+            }
+            told.extend(delays_of(&mut tracked, &mut record));
+            prop_assert!(delays_of(&mut tracked, &mut record).is_none());
+            let mut expected = [0_u32; BUCKETS];
+            let mut got = [0_u32; BUCKETS];
+            for (wait, _) in &waits {
+                expected[bucket(*wait)] += 1;
+            }
+            for (bucket, count) in told.iter().flat_map(|delays| &delays.counts) {
+                got[usize::from(*bucket)] += count;
+            }
+            prop_assert_eq!(got, expected);
+            let sum: u64 = told.iter().map(|delays| delays.sum_ns).sum();
+            prop_assert_eq!(sum, waits.iter().map(|(wait, _)| wait).sum::<u64>());
+            let max = told.iter().map(|delays| delays.max_ns).max();
+            prop_assert_eq!(max, waits.iter().map(|(wait, _)| *wait).max());
+        }
+
+        /// Whenever the record is read, the changes between the readings add up to all that happened.
+        #[test]
+        fn flows_add_up(steps in prop::collection::vec(prop::array::uniform12(0..1_000_u64), 1..10), start: u64) {
+            let memory = |n: &[u64; 12]| Memory {
+                reserved_pages: n[0],
+                released_pages: n[1],
+                committed_pages: n[2],
+                decommitted_pages: n[3],
+                discarded_pages: n[4],
+                calls: std::array::from_fn(|i| n[5 + i]),
+                failed_calls: n[11],
+            };
+            let first = [start; 12];
+            let (mut before, mut now) = (first, first);
+            let mut sum = MemoryFlow::default();
+            for step in &steps {
+                for (counter, more) in now.iter_mut().zip(step) {
+                    *counter = counter.wrapping_add(*more);
+                }
+                sum.add(&flow(&memory(&now), &memory(&before), 12));
+                before = now;
+            }
+            prop_assert_eq!(sum, flow(&memory(&now), &memory(&first), 12));
+            let reserved: u64 = steps.iter().map(|step| step[0]).sum();
+            let failed: u64 = steps.iter().map(|step| step[11]).sum();
+            prop_assert_eq!((sum.reserved, sum.failed_calls), (reserved << 12, failed));
+        }
     }
 }

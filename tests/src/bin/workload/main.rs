@@ -11,6 +11,7 @@ mod heap;
 mod maps;
 mod processes;
 mod random;
+mod script;
 mod threads;
 mod waits;
 
@@ -42,6 +43,8 @@ enum Workload {
         #[arg(long)]
         fail_last: bool,
     },
+    /// Makes the calls of each line that it reads, and says after each line what the kernel made of them
+    Script,
     /// Maps and unmaps a page so many times a second
     Mappings {
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
@@ -174,6 +177,7 @@ fn main() -> anyhow::Result<()> {
             seed,
             fail_last,
         } => maps::random(seconds, seed, fail_last),
+        Workload::Script => script::play(),
         Workload::Mappings { rate, seconds } => maps::steady(rate, seconds),
         Workload::Threads {
             rate,
