@@ -5,8 +5,10 @@
 //! read a line, prints a line of facts, and lives on until its standard input is closed, so that `/proc`
 //! can be read before and after. Every workload is bounded in time and in count.
 
+mod compat;
 mod maps;
 mod processes;
+mod shared;
 mod threads;
 mod waits;
 
@@ -37,6 +39,18 @@ enum Workload {
         /// End with a call that fails after it has changed something
         #[arg(long)]
         fail_last: bool,
+    },
+    /// Changes the address space through the kernel's 32-bit entry
+    Compat {
+        /// End with a call through the native one
+        #[arg(long)]
+        native_last: bool,
+    },
+    /// Attaches and detaches shared memory, and changes protections by key
+    Shared {
+        /// Detach all of it again
+        #[arg(long)]
+        detach: bool,
     },
     /// Maps and unmaps a page so many times a second
     Mappings {
@@ -114,6 +128,8 @@ fn main() -> anyhow::Result<()> {
             seed,
             fail_last,
         } => maps::random(seconds, seed, fail_last),
+        Workload::Compat { native_last } => compat::calls(native_last),
+        Workload::Shared { detach } => shared::calls(detach),
         Workload::Mappings { rate, seconds } => maps::steady(rate, seconds),
         Workload::Threads {
             rate,
