@@ -7,6 +7,7 @@
 //! Scheduler and task hooks: `btf_*` (`tp_btf`, fields read directly), `raw_*` (raw tracepoint,
 //! fields read by helper), `tp_*` (classic tracepoint, fields from its record).
 //! Memory hooks: `fexit_*`, `kprobe_*` with `kretprobe_*`, `enter_*` with `exit_*` (system call tracepoints).
+//! The first two also as `*_compat_*`, for calls through the kernel's 32-bit entry.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -29,7 +30,6 @@ use aya_ebpf::{
     },
 };
 use kernel::{Task, TypedTask, UntypedTask, comm_from, load};
-use maps::OFFSET_SYSCALL_ARGS;
 use slowburn_common::{Comm, task::call};
 
 /// Bit in the `prev_state` of the classic `sched_switch` that says "preempted" (`TASK_REPORT_MAX`, since 4.14).
@@ -282,11 +282,10 @@ pub fn tp_task_rename(ctx: TracePointContext) -> u32 {
 /// The first four arguments of a system call, from its registers.
 ///
 /// # Safety
-/// `regs` must be a BTF pointer to a `pt_regs`.
+/// `regs` must be a BTF pointer to a `pt_regs`, and the offsets must come from a read-only global.
 #[inline(always)]
-unsafe fn typed_args(regs: *const c_void) -> [u64; 4] {
-    let offsets = OFFSET_SYSCALL_ARGS.load();
-    // SAFETY: passed on; the offsets come from a read-only global.
+unsafe fn typed_args(regs: *const c_void, offsets: [u32; 4]) -> [u64; 4] {
+    // SAFETY: passed on.
     unsafe {
         [
             load(regs, offsets[0]),
@@ -299,8 +298,7 @@ unsafe fn typed_args(regs: *const c_void) -> [u64; 4] {
 
 /// The first four arguments of a system call, from its registers behind a plain address.
 #[inline(always)]
-fn untyped_args(regs: *const c_void) -> [u64; 4] {
-    let offsets = OFFSET_SYSCALL_ARGS.load();
+fn untyped_args(regs: *const c_void, offsets: [u32; 4]) -> [u64; 4] {
     let read = |offset: u32| {
         // SAFETY: the helper checks the address.
         unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(regs.add(offset as usize).cast()) }
@@ -314,15 +312,41 @@ fn untyped_args(regs: *const c_void) -> [u64; 4] {
     ]
 }
 
-/// The three forms of the hook on one system call.
-macro_rules! memory_hook {
-    ($call:expr, $name:literal, $fexit:ident, $kprobe:ident, $kretprobe:ident, $enter:ident, $exit:ident) => {
+/// Arguments of a native call: the registers as they are.
+#[inline(always)]
+fn native(args: [u64; 4]) -> [u64; 4] {
+    args
+}
+
+/// Arguments of a call through the 32-bit entry. The upper halves are what a 64-bit caller happened to have
+/// there, and the kernel does not look at them either.
+#[inline(always)]
+fn compat(args: [u64; 4]) -> [u64; 4] {
+    let [first, second, third, fourth] = args;
+    let low = |arg: u64| u64::from(arg as u32);
+    [low(first), low(second), low(third), low(fourth)]
+}
+
+/// Arguments of the 32-bit `mmap` of old, which is given the address of a block of them.
+#[inline(always)]
+fn compat_block(args: [u64; 4]) -> [u64; 4] {
+    let block = compat(args)[0] as *const [u32; 4];
+    // SAFETY: the helper checks the address. What cannot be read (the kernel could not either, or has yet to
+    // bring it in) is told as 0; the page counts do not depend on it.
+    let args = unsafe { aya_ebpf::helpers::bpf_probe_read_user(block) }.unwrap_or_default();
+    args.map(u64::from)
+}
+
+/// The forms of the hook on one system call that sit on its function.
+macro_rules! function_hook {
+    ($call:expr, $offsets:ident, $args:ident, $fexit:ident, $kprobe:ident, $kretprobe:ident) => {
         #[fexit]
         pub fn $fexit(ctx: FExitContext) -> i32 {
             if let Some(record) = memory::caller() {
-                // SAFETY: the hooked function is __x64_sys_*(const struct pt_regs *regs).
-                let args = unsafe { typed_args(ctx.arg::<*const c_void>(0)) };
-                memory::completed(record, $call, args, ctx.arg::<u64>(1));
+                // SAFETY: the hooked function is __ARCH_sys_*(const struct pt_regs *regs).
+                let args =
+                    unsafe { typed_args(ctx.arg::<*const c_void>(0), maps::$offsets.load()) };
+                memory::completed(record, $call, $args(args), ctx.arg::<u64>(1));
             }
             0
         }
@@ -332,7 +356,7 @@ macro_rules! memory_hook {
             if memory::caller().is_some()
                 && let Some(regs) = ctx.arg::<*const c_void>(0)
             {
-                memory::entered($call, untyped_args(regs));
+                memory::entered($call, $args(untyped_args(regs, maps::$offsets.load())));
             }
             0
         }
@@ -342,6 +366,20 @@ macro_rules! memory_hook {
             memory::returned($call, ctx.ret::<u64>());
             0
         }
+    };
+}
+
+/// The three forms of the hook on one system call.
+macro_rules! memory_hook {
+    ($call:expr, $fexit:ident, $kprobe:ident, $kretprobe:ident, $enter:ident, $exit:ident) => {
+        function_hook!(
+            $call,
+            OFFSET_SYSCALL_ARGS,
+            native,
+            $fexit,
+            $kprobe,
+            $kretprobe
+        );
 
         #[tracepoint]
         pub fn $enter(ctx: TracePointContext) -> u32 {
@@ -355,6 +393,45 @@ macro_rules! memory_hook {
         pub fn $exit(ctx: TracePointContext) -> u32 {
             // SAFETY: struct syscall_trace_exit: common fields, number at 8, result at 16.
             memory::returned($call, unsafe { field::<u64>(&ctx, 16) });
+            0
+        }
+    };
+}
+
+/// The hook on one system call through the kernel's 32-bit entry. It has functions of its own there, and no
+/// tracepoint: the kernel fires none, as its numbers mean other calls.
+macro_rules! compat_hook {
+    ($call:expr, $args:ident, $fexit:ident, $kprobe:ident, $kretprobe:ident) => {
+        function_hook!(
+            $call,
+            OFFSET_COMPAT_ARGS,
+            $args,
+            $fexit,
+            $kprobe,
+            $kretprobe
+        );
+    };
+}
+
+/// The three forms of the hook on the return of a call that is not counted. Were its effect left to the next
+/// counted call, that one's record would claim it.
+macro_rules! uncounted_hook {
+    ($fexit:ident, $kretprobe:ident, $exit:ident) => {
+        #[fexit]
+        pub fn $fexit(_ctx: FExitContext) -> i32 {
+            memory::changed();
+            0
+        }
+
+        #[kretprobe]
+        pub fn $kretprobe(_ctx: RetProbeContext) -> u32 {
+            memory::changed();
+            0
+        }
+
+        #[tracepoint]
+        pub fn $exit(_ctx: TracePointContext) -> u32 {
+            memory::changed();
             0
         }
     };
@@ -388,7 +465,6 @@ unsafe fn enter_args<const N: usize>(ctx: &TracePointContext) -> [u64; 4] {
 
 memory_hook!(
     call::MAP,
-    "mmap",
     fexit_mmap,
     kprobe_mmap,
     kretprobe_mmap,
@@ -397,7 +473,6 @@ memory_hook!(
 );
 memory_hook!(
     call::UNMAP,
-    "munmap",
     fexit_munmap,
     kprobe_munmap,
     kretprobe_munmap,
@@ -406,7 +481,6 @@ memory_hook!(
 );
 memory_hook!(
     call::REMAP,
-    "mremap",
     fexit_mremap,
     kprobe_mremap,
     kretprobe_mremap,
@@ -415,7 +489,6 @@ memory_hook!(
 );
 memory_hook!(
     call::BRK,
-    "brk",
     fexit_brk,
     kprobe_brk,
     kretprobe_brk,
@@ -424,7 +497,6 @@ memory_hook!(
 );
 memory_hook!(
     call::ADVISE,
-    "madvise",
     fexit_madvise,
     kprobe_madvise,
     kretprobe_madvise,
@@ -433,13 +505,74 @@ memory_hook!(
 );
 memory_hook!(
     call::PROTECT,
-    "mprotect",
     fexit_mprotect,
     kprobe_mprotect,
     kretprobe_mprotect,
     enter_mprotect,
     exit_mprotect
 );
+
+compat_hook!(
+    call::MAP,
+    compat_block,
+    fexit_compat_mmap,
+    kprobe_compat_mmap,
+    kretprobe_compat_mmap
+);
+compat_hook!(
+    call::MAP,
+    compat,
+    fexit_compat_mmap_pgoff,
+    kprobe_compat_mmap_pgoff,
+    kretprobe_compat_mmap_pgoff
+);
+compat_hook!(
+    call::UNMAP,
+    compat,
+    fexit_compat_munmap,
+    kprobe_compat_munmap,
+    kretprobe_compat_munmap
+);
+compat_hook!(
+    call::REMAP,
+    compat,
+    fexit_compat_mremap,
+    kprobe_compat_mremap,
+    kretprobe_compat_mremap
+);
+compat_hook!(
+    call::BRK,
+    compat,
+    fexit_compat_brk,
+    kprobe_compat_brk,
+    kretprobe_compat_brk
+);
+compat_hook!(
+    call::ADVISE,
+    compat,
+    fexit_compat_madvise,
+    kprobe_compat_madvise,
+    kretprobe_compat_madvise
+);
+compat_hook!(
+    call::PROTECT,
+    compat,
+    fexit_compat_mprotect,
+    kprobe_compat_mprotect,
+    kretprobe_compat_mprotect
+);
+
+// The protection key changes nothing here.
+memory_hook!(
+    call::PROTECT,
+    fexit_pkey_mprotect,
+    kprobe_pkey_mprotect,
+    kretprobe_pkey_mprotect,
+    enter_pkey_mprotect,
+    exit_pkey_mprotect
+);
+uncounted_hook!(fexit_shmat, kretprobe_shmat, exit_shmat);
+uncounted_hook!(fexit_shmdt, kretprobe_shmdt, exit_shmdt);
 
 /// Lets the programs use the helpers that the kernel keeps for GPL-compatible code.
 #[unsafe(link_section = "license")]

@@ -81,6 +81,9 @@ pub static OFFSET_MM_DATA_VM: Global<u32> = Global::new(0);
 /// The first four system call arguments in `pt_regs`.
 #[unsafe(no_mangle)]
 pub static OFFSET_SYSCALL_ARGS: Global<[u32; 4]> = Global::new([0; 4]);
+/// The same of a system call through the 32-bit entry.
+#[unsafe(no_mangle)]
+pub static OFFSET_COMPAT_ARGS: Global<[u32; 4]> = Global::new([0; 4]);
 /// log2 of the page size.
 #[unsafe(no_mangle)]
 pub static PAGE_SHIFT: Global<u32> = Global::new(12);

@@ -56,6 +56,14 @@ pub fn returned(call: u32, result: u64) {
     completed(record, call, args, result);
 }
 
+/// A call that is not counted has returned.
+#[inline(always)]
+pub fn changed() {
+    if let Some(record) = caller() {
+        book(record);
+    }
+}
+
 /// A call has returned, with its arguments at hand.
 #[inline(always)]
 pub fn completed(record: &mut TaskRecord, call: u32, args: [u64; 4], result: u64) {

@@ -163,6 +163,22 @@ const SCHED_EVENTS: [Event; 3] = [
 
 const CALLS: [&str; 6] = ["mmap", "munmap", "mremap", "brk", "madvise", "mprotect"];
 
+/// The same calls through the 32-bit entry, by the functions that the kernel keeps for it, if it has one
+/// (`CONFIG_IA32_EMULATION`). The kernel fires no system call tracepoint for them.
+const COMPAT_CALLS: [(&str, &str); 7] = [
+    ("mmap", "__ia32_compat_sys_ia32_mmap"),
+    ("mmap_pgoff", "__ia32_sys_mmap_pgoff"),
+    ("munmap", "__ia32_sys_munmap"),
+    ("mremap", "__ia32_sys_mremap"),
+    ("brk", "__ia32_sys_brk"),
+    ("madvise", "__ia32_sys_madvise"),
+    ("mprotect", "__ia32_sys_mprotect"),
+];
+
+/// Calls that are not counted, and change an address space all the same. A kernel may be built without them.
+const UNCOUNTED_CALLS: [&str; 2] = ["shmat", "shmdt"];
+
+/// The hooks that a family cannot do without.
 fn hooks(need: Need, family: Family) -> Vec<Hook> {
     match need {
         Need::Tasks => events(&TASK_EVENTS, family),
@@ -193,30 +209,78 @@ fn events(list: &[Event], family: Family) -> Vec<Hook> {
         .collect()
 }
 
+/// Hooks on what the kernel may lack, by call. Without them the effect of a call is booked with the next one.
+fn optional_hooks(need: Need, family: Family) -> Vec<Vec<Hook>> {
+    if need != Need::Memory {
+        return Vec::new();
+    }
+    let compat = COMPAT_CALLS.iter().map(|&(call, function)| {
+        let name = format!("compat_{call}");
+        function_hooks(&name, function.to_owned(), family)
+    });
+    let uncounted = UNCOUNTED_CALLS
+        .iter()
+        .map(|call| return_hooks(call, family));
+    compat
+        .chain([call_hooks("pkey_mprotect", family)])
+        .chain(uncounted)
+        .collect()
+}
+
+fn native_function(call: &str) -> String {
+    format!("__x64_sys_{call}")
+}
+
 fn call_hooks(call: &str, family: Family) -> Vec<Hook> {
-    let function = format!("__x64_sys_{call}");
     let hook = |form: &str, target| Hook {
         program: format!("{form}_{call}"),
         target,
     };
     match family {
-        Family::Fexit => vec![hook("fexit", Target::Fexit(function))],
-        // The return first: an entry whose return is not hooked would be taken for a call in flight.
-        Family::Kprobe => vec![
-            hook("kretprobe", Target::Kprobe(function.clone())),
-            hook("kprobe", Target::Kprobe(function)),
-        ],
-        _ => vec![
-            hook(
-                "exit",
-                Target::Tracepoint("syscalls", format!("sys_exit_{call}"), &[("ret", 16)]),
-            ),
+        Family::Syscall => vec![
+            // The return first: an entry whose return is not hooked would be taken for a call in flight.
+            hook("exit", exit_tracepoint(call)),
             hook(
                 "enter",
                 Target::Tracepoint("syscalls", format!("sys_enter_{call}"), &[]),
             ),
         ],
+        _ => function_hooks(call, native_function(call), family),
     }
+}
+
+/// The hooks of a call that sit on its function; none if the family has no such form.
+fn function_hooks(name: &str, function: String, family: Family) -> Vec<Hook> {
+    let hook = |form: &str, target| Hook {
+        program: format!("{form}_{name}"),
+        target,
+    };
+    match family {
+        Family::Fexit => vec![hook("fexit", Target::Fexit(function))],
+        // The return first, as above.
+        Family::Kprobe => vec![
+            hook("kretprobe", Target::Kprobe(function.clone())),
+            hook("kprobe", Target::Kprobe(function)),
+        ],
+        _ => Vec::new(),
+    }
+}
+
+/// The hook on the return of a call whose arguments do not matter.
+fn return_hooks(call: &str, family: Family) -> Vec<Hook> {
+    let (form, target) = match family {
+        Family::Fexit => ("fexit", Target::Fexit(native_function(call))),
+        Family::Kprobe => ("kretprobe", Target::Kprobe(native_function(call))),
+        _ => ("exit", exit_tracepoint(call)),
+    };
+    vec![Hook {
+        program: format!("{form}_{call}"),
+        target,
+    }]
+}
+
+fn exit_tracepoint(call: &str) -> Target {
+    Target::Tracepoint("syscalls", format!("sys_exit_{call}"), &[("ret", 16)])
 }
 
 /// Attaches the best family that works for a need.
@@ -253,9 +317,19 @@ pub fn attach(
     })
 }
 
-/// Loads and attaches all programs of a family; takes all of them down again if one is refused.
+/// Attaches all that a family cannot do without, and then what of the rest the kernel has.
 fn attach_family(ebpf: &mut Ebpf, btf: &Btf, need: Need, family: Family) -> Result<(), String> {
-    let hooks = hooks(need, family);
+    attach_all(ebpf, btf, &hooks(need, family))?;
+    for hooks in optional_hooks(need, family) {
+        if let Err(reason) = attach_all(ebpf, btf, &hooks) {
+            tracing::debug!(%need, %family, %reason, "hook left out");
+        }
+    }
+    Ok(())
+}
+
+/// Loads and attaches programs; takes all of them down again if one is refused.
+fn attach_all(ebpf: &mut Ebpf, btf: &Btf, hooks: &[Hook]) -> Result<(), String> {
     for (done, hook) in hooks.iter().enumerate() {
         if let Err(reason) = attach_one(ebpf, btf, hook) {
             for hook in &hooks[..=done] {

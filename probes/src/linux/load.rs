@@ -138,6 +138,7 @@ fn load_object(
         .override_global("OFFSET_MM_TOTAL_VM", &offsets.mm_total_vm, true)
         .override_global("OFFSET_MM_DATA_VM", &offsets.mm_data_vm, true)
         .override_global("OFFSET_SYSCALL_ARGS", &offsets.syscall_args, true)
+        .override_global("OFFSET_COMPAT_ARGS", &offsets.compat_args, true)
         .override_global("PAGE_SHIFT", &page_shift, true)
         .override_global("AYA_LOG_LEVEL", &log_level, false);
     loader

@@ -29,6 +29,8 @@ pub struct Offsets {
     pub mm_data_vm: u32,
     /// `pt_regs.di`, `.si`, `.dx`, `.r10`: the first four arguments of a system call
     pub syscall_args: [u32; 4],
+    /// `pt_regs.bx`, `.cx`, `.dx`, `.si`: the same through the 32-bit entry
+    pub compat_args: [u32; 4],
 }
 
 impl Offsets {
@@ -51,12 +53,8 @@ impl Offsets {
             task_mm: task.offset("mm")?,
             mm_total_vm: mm.offset("total_vm")?,
             mm_data_vm: mm.offset("data_vm")?,
-            syscall_args: [
-                regs.offset("di")?,
-                regs.offset("si")?,
-                regs.offset("dx")?,
-                regs.offset("r10")?,
-            ],
+            syscall_args: regs.offsets(["di", "si", "dx", "r10"])?,
+            compat_args: regs.offsets(["bx", "cx", "dx", "si"])?,
         })
     }
 }
@@ -90,6 +88,15 @@ impl<'a> Layout<'a> {
         self.bit_offset(&self.structure, field)
             .map(|bits| bits / 8)
             .ok_or_else(|| ProbeError::MissingField(format!("{}.{field}", self.name)))
+    }
+
+    fn offsets(&self, [a, b, c, d]: [&str; 4]) -> Result<[u32; 4], ProbeError> {
+        Ok([
+            self.offset(a)?,
+            self.offset(b)?,
+            self.offset(c)?,
+            self.offset(d)?,
+        ])
     }
 
     /// Looks into anonymous members too: most of `mm_struct` is one, for layout randomisation.
@@ -130,5 +137,6 @@ mod tests {
         assert_ne!(offsets.mm_total_vm, offsets.mm_data_vm);
         // x86-64's pt_regs is an ABI: r10 is the eighth register, di the fifteenth.
         assert_eq!(offsets.syscall_args, [112, 104, 96, 56]);
+        assert_eq!(offsets.compat_args, [40, 88, 96, 104]);
     }
 }

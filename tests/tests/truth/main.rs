@@ -8,6 +8,7 @@
 //! - `SLOWBURN_TRUTH_GUEST`: set in a guest, where times are judged with twice the tolerance.
 
 mod bpftrace;
+mod compat;
 mod creators;
 mod delays;
 mod hooks;

@@ -16,17 +16,17 @@ fn sum(windows: &[&Window], field: impl Fn(&MemorySummary) -> u64) -> u64 {
     windows.iter().map(|w| field(&w.memory)).sum()
 }
 
-/// Sums of the windows, standing figures and calls, against `/proc` and the workload.
-fn accounts_exactly(check: &str, hooks: &str, watched: &Watched) {
+/// Sums of the windows and standing figures against `/proc`.
+pub fn sizes_are_exact(check: &str, hooks: &str, watched: &Watched) {
     let windows = watched.finished.process_windows(watched.pid);
     let (before, after) = (&watched.before, &watched.after);
-    let exact = |measure, up: Field, down: Field, kernel: (u64, u64)| {
+    let exact = |quantity, up: Field, down: Field, kernel: (u64, u64)| {
         let ours = sum(&windows, up) as f64 - sum(&windows, down) as f64;
         let theirs = kernel.1 as f64 - kernel.0 as f64;
         require(&Measure {
             check,
             hooks,
-            quantity: measure,
+            quantity,
             judge: "/proc",
             ours,
             theirs,
@@ -52,27 +52,38 @@ fn accounts_exactly(check: &str, hooks: &str, watched: &Watched) {
     assert_eq!(last.kernel.vm_bytes, Some(after.vm_bytes));
     assert_eq!(last.memory.standing_committed_bytes, Some(after.data_bytes));
     assert_eq!(last.kernel.data_bytes, Some(after.data_bytes));
-    let calls: [(&str, Field); 8] = [
-        ("map", |m| m.map_calls),
-        ("unmap", |m| m.unmap_calls),
-        ("remap", |m| m.remap_calls),
-        ("brk", |m| m.brk_calls),
-        ("advise", |m| m.advise_calls),
-        ("protect", |m| m.protect_calls),
-        ("failed", |m| m.failed_calls),
-        ("discarded_bytes", |m| m.discarded_bytes),
-    ];
-    for (name, field) in calls {
-        assert_eq!(sum(&windows, field), number(&watched.facts, name), "{name}");
-    }
     assert_eq!(watched.finished.lost(), 0);
+}
+
+/// Calls by kind, as the stream has them, under the names that the workloads give them.
+pub fn calls(watched: &Watched) -> [(&'static str, u64); 8] {
+    let windows = watched.finished.process_windows(watched.pid);
+    let of = |name, field: Field| (name, sum(&windows, field));
+    [
+        of("map", |m| m.map_calls),
+        of("unmap", |m| m.unmap_calls),
+        of("remap", |m| m.remap_calls),
+        of("brk", |m| m.brk_calls),
+        of("advise", |m| m.advise_calls),
+        of("protect", |m| m.protect_calls),
+        of("failed", |m| m.failed_calls),
+        of("discarded_bytes", |m| m.discarded_bytes),
+    ]
+}
+
+/// The stream has as many calls as the workload says.
+pub fn counts_are_exact(watched: &Watched) {
+    for (name, count) in calls(watched) {
+        assert_eq!(count, number(&watched.facts, name), "{name}");
+    }
 }
 
 /// Runs the workload with each family of hooks.
 fn with_each_family(check: &str, workload: &[&str], options: &[&str], also: impl Fn(&Watched)) {
     for hooks in hooks::memory() {
         let watched = Watched::run(workload, &[&["--hooks", &hooks], options].concat());
-        accounts_exactly(&format!("memory::{check}"), &hooks, &watched);
+        sizes_are_exact(&format!("memory::{check}"), &hooks, &watched);
+        counts_are_exact(&watched);
         also(&watched);
     }
 }

@@ -536,6 +536,7 @@ impl Kernel {
                 service: 0,
                 account: ProcessAccount::default(),
                 standing: None,
+                unseen: MemoryFlow::default(),
             }));
         self.events.push(Event::WindowEnd { ts, period_ns: 1 });
         for (life, process) in &self.processes {

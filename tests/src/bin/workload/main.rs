@@ -5,6 +5,7 @@
 //! read a line, prints a line of facts, and lives on until its standard input is closed, so that `/proc`
 //! can be read before and after. Every workload is bounded in time and in count.
 
+mod compat;
 mod counted;
 mod crew;
 mod heap;
@@ -12,6 +13,7 @@ mod maps;
 mod processes;
 mod random;
 mod script;
+mod shared;
 mod threads;
 mod waits;
 
@@ -45,6 +47,18 @@ enum Workload {
     },
     /// Makes the calls of each line that it reads, and says after each line what the kernel made of them
     Script,
+    /// Changes the address space through the kernel's 32-bit entry
+    Compat {
+        /// End with a call through the native one
+        #[arg(long)]
+        native_last: bool,
+    },
+    /// Attaches and detaches shared memory, and changes protections by key
+    Shared {
+        /// Detach all of it again
+        #[arg(long)]
+        detach: bool,
+    },
     /// Maps and unmaps a page so many times a second
     Mappings {
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
@@ -178,6 +192,8 @@ fn main() -> anyhow::Result<()> {
             fail_last,
         } => maps::random(seconds, seed, fail_last),
         Workload::Script => script::play(),
+        Workload::Compat { native_last } => compat::calls(native_last),
+        Workload::Shared { detach } => shared::calls(detach),
         Workload::Mappings { rate, seconds } => maps::steady(rate, seconds),
         Workload::Threads {
             rate,
