@@ -48,7 +48,7 @@ pub struct Header {
     pub passed: usize,
     pub failed: usize,
     pub skipped: usize,
-    /// As `slowburn doctor --json` says it.
+    /// As `slowburn doctor --json` says it: the chosen and the refused ones, or the error.
     pub hooks: Option<Value>,
 }
 
@@ -234,26 +234,29 @@ fn systems(cells: &[Kept], text: &mut String) {
 fn hooks(cells: &[Kept], text: &mut String) {
     text.push_str("| system | tasks | sched | memory | refused |\n|---|---|---|---|---|\n");
     for Kept { header, .. } in cells {
-        let Some(hooks) = header.hooks.as_ref().filter(|hooks| hooks.is_object()) else {
-            let _ = writeln!(text, "| {} | none |  |  |  |", header.cell);
-            continue;
-        };
-        let word = |value: &Value| value.as_str().unwrap_or("?").to_owned();
-        let refused: Vec<_> = hooks["refused"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|r| format!("{}: {}", word(&r["family"]), in_cell(&word(&r["reason"]))))
-            .collect();
+        let hooks = header.hooks.clone().unwrap_or_default();
+        let chosen =
+            ["tasks", "sched", "memory"].map(|need| hooks[need].as_str().unwrap_or("none"));
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} |",
+            "| {} | {} | {} |",
             header.cell,
-            word(&hooks["tasks"]),
-            word(&hooks["sched"]),
-            word(&hooks["memory"]),
-            refused.join("; ")
+            chosen.join(" | "),
+            refused(&hooks)
         );
+    }
+}
+
+fn refused(hooks: &Value) -> String {
+    let word = |value: &Value| in_cell(value.as_str().unwrap_or_default());
+    let refused = hooks["refused"].as_array().into_iter().flatten();
+    let reasons = refused.map(|r| format!("{}: {}", word(&r["family"]), word(&r["reason"])));
+    let reasons: Vec<_> = reasons.collect();
+    // There is an error if nothing could be chosen.
+    if reasons.is_empty() {
+        word(&hooks["error"])
+    } else {
+        reasons.join("; ")
     }
 }
 
@@ -483,6 +486,15 @@ mod tests {
         ] {
             assert!(text.contains(row), "{row}\n{text}");
         }
+    }
+
+    #[test]
+    fn system_without_hooks_says_why() {
+        let mut kept = cell("6.1-v2-none", &[]);
+        kept.header.hooks = Some(serde_json::json!({ "error": "no way to hook" }));
+        let text = document(&[kept], "");
+        let row = "| 6.1-v2-none | none | none | none | no way to hook |";
+        assert!(text.contains(row), "{text}");
     }
 
     #[test]

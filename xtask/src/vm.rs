@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValuesParser;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     build_ebpf,
@@ -309,8 +309,14 @@ fn run_on_host(programs: &Programs, plan: &Plan) -> Result<Verdict> {
     })
 }
 
+/// What the doctor says of hooks, or why there are none.
 fn hooks(doctor: &str) -> Value {
-    serde_json::from_str::<Value>(doctor).map_or(Value::Null, |mut value| value["hooks"].take())
+    let mut said: Value = serde_json::from_str(doctor).unwrap_or_default();
+    if said["hooks"].is_object() {
+        said["hooks"].take()
+    } else {
+        json!({ "error": said["error"] })
+    }
 }
 
 /// All that guests have in common.
