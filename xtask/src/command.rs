@@ -4,12 +4,14 @@ use std::{
     env,
     ffi::OsStr,
     io::{self, BufRead, BufReader, Read, Write},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::LazyLock,
 };
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// The directory of the repository.
 pub fn root() -> &'static Path {
@@ -84,6 +86,12 @@ pub fn first_line(command: &mut Command) -> Result<String> {
     }
     let text = String::from_utf8_lossy(&stdout);
     Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+/// Ends a program that is about to be started when we end, however we do.
+pub fn end_with_us(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec this makes one system call; it neither allocates nor locks.
+    unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) }
 }
 
 /// Runs a command while showing each line of its standard output and handing it to `seen`. Returns whether

@@ -1,10 +1,13 @@
 //! The developer commands of slowburn, started as `cargo xtask <command>`.
 
 mod build_ebpf;
+mod cache;
 mod ci;
 mod command;
 mod ebpf_tools;
+mod guest;
 mod lint;
+mod matrix;
 mod object_file;
 mod packages;
 mod run;
@@ -12,6 +15,8 @@ mod runtimes;
 mod stamp;
 mod test;
 mod test_output;
+mod truth_report;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -33,7 +38,8 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Test(test::Args),
-    /// Everything the continuous integration runs: lint, build-ebpf --check, test --install
+    Vm(vm::Args),
+    /// Everything the continuous integration runs: lint, build-ebpf --check, test --install, vm
     Ci,
     BuildEbpf(build_ebpf::Args),
     /// Check formatting and run clippy, with warnings as errors
@@ -44,6 +50,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::Ci => ci::run(),
         Command::BuildEbpf(args) => build_ebpf::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Lint => lint::run().map(|()| ExitCode::SUCCESS),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, kill_process};
 use signal_hook_registry::register_sigaction;
 
 use crate::{build_ebpf, command};
@@ -152,12 +152,7 @@ fn start_demo(program: &Path) -> Result<Child> {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     // Ctrl-C is for the daemon. It shall not see its service vanish while it writes its last window.
     command.process_group(0);
-    // It must not outlive us, however we end.
-    // SAFETY: between fork and exec this makes one system call; it neither allocates nor locks.
-    unsafe {
-        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
-    }
-    let mut child = command
+    let mut child = command::end_with_us(&mut command)
         .spawn()
         .with_context(|| format!("cannot start {}", program.display()))?;
     // A demo that cannot start says so at once, and then there would be nothing to watch.

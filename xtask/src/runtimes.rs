@@ -1,16 +1,28 @@
 //! The programs that the truth suite runs under real runtimes, built by those compilers that are installed.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 
 use crate::command;
 
-/// Builds what can be built from `tests/runtimes` into `runtimes` beside the other programs. A test whose
+/// Where they are, beside the other programs.
+pub const DIRECTORY: &str = "runtimes";
+
+/// The directory they are in.
+pub fn directory(bin_dir: &Path) -> PathBuf {
+    bin_dir.join(DIRECTORY)
+}
+
+/// Builds what can be built from `tests/runtimes`. A test whose
 /// program is missing says SKIP.
 pub fn build(bin_dir: &Path) -> Result<()> {
     let sources = command::root().join("tests/runtimes");
-    let out = bin_dir.join("runtimes");
+    let out = directory(bin_dir);
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let script = "churn.js";
     fs::copy(sources.join(script), out.join(script))

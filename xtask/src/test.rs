@@ -2,8 +2,8 @@
 
 use std::{
     env,
-    ffi::OsString,
-    path::Path,
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
@@ -44,10 +44,13 @@ const PACKAGES: [(&str, &str); 8] = [
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    Ok(run_groups(args.install, args.filter.as_deref())?.report(&[]))
+    let outcome = run_groups(args.install, args.filter.as_deref())?;
+    eprintln!("\ntest: `cargo xtask vm` compares the numbers with the truth on other kernels too");
+    Ok(outcome.report(&[]))
 }
 
 /// What came of the tests.
+#[derive(Default)]
 pub struct Outcome {
     counts: Counts,
     /// The groups that did not go well.
@@ -55,6 +58,13 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Adds a group, and how it failed if it did.
+    pub fn add(&mut self, name: &str, counts: Counts, failure: Option<String>) {
+        self.counts += counts;
+        self.failed
+            .extend(failure.map(|failure| format!("{name}: {failure}")));
+    }
+
     /// Prints what failed and, as the last line, the counts. `before` failed earlier.
     pub fn report(mut self, before: &[String]) -> ExitCode {
         self.failed.splice(..0, before.iter().cloned());
@@ -75,18 +85,13 @@ impl Outcome {
 pub fn run_groups(install: bool, filter: Option<&str>) -> Result<Outcome> {
     build_ebpf::ensure()?;
     install_services(install || env::var_os("CI").is_some_and(|value| value == "true"));
-    let mut outcome = Outcome {
-        counts: Counts::default(),
-        failed: Vec::new(),
-    };
+    let mut outcome = Outcome::default();
     let mut group = |name: &str, result: Result<(Counts, bool)>| match result {
         Ok((counts, succeeded)) => {
-            outcome.counts += counts;
-            if !succeeded || counts.failed > 0 {
-                outcome.failed.push(format!("{name}; see above"));
-            }
+            let failed = !succeeded || counts.failed > 0;
+            outcome.add(name, counts, failed.then(|| "see above".into()));
         }
-        Err(error) => outcome.failed.push(format!("{name}: {error:#}")),
+        Err(error) => outcome.add(name, Counts::default(), Some(format!("{error:#}"))),
     };
     group("unit and property tests", unit_tests(filter));
     group("end-to-end tests", end_to_end_tests(filter));
@@ -108,7 +113,8 @@ fn unit_tests(filter: Option<&str>) -> Result<(Counts, bool)> {
     run_and_count(&mut cargo)
 }
 
-fn end_to_end_tests(filter: Option<&str>) -> Result<(Counts, bool)> {
+/// Builds the daemon and the workloads, and says where they are.
+pub fn build_programs() -> Result<PathBuf> {
     heading("end-to-end tests: building the daemon and the workloads");
     let mut build = command::cargo();
     build.args([
@@ -124,7 +130,11 @@ fn end_to_end_tests(filter: Option<&str>) -> Result<(Counts, bool)> {
     command::run(&mut build)?;
     let bin_dir = command::target_dir().join("release");
     runtimes::build(&bin_dir)?;
+    Ok(bin_dir)
+}
 
+fn end_to_end_tests(filter: Option<&str>) -> Result<(Counts, bool)> {
+    let bin_dir = build_programs()?;
     heading("end-to-end tests");
     let mut cargo = command::cargo();
     cargo.env("SLOWBURN_BIN_DIR", &bin_dir);
@@ -136,9 +146,10 @@ fn end_to_end_tests(filter: Option<&str>) -> Result<(Counts, bool)> {
         "--no-fail-fast",
     ]);
     if !command::is_root() {
-        cargo
-            .arg("--config")
-            .arg(runner_config(&sudo_runner(&bin_dir)?));
+        cargo.arg("--config").arg(runner_config(&sudo_runner(&[(
+            "SLOWBURN_BIN_DIR",
+            bin_dir.into(),
+        )])?));
     }
     // They measure, so one at a time.
     cargo
@@ -155,26 +166,41 @@ fn run_and_count(cargo: &mut Command) -> Result<(Counts, bool)> {
 
 /// The words before a test binary's path that run it as root. sudo drops most of the environment, and
 /// `env` brings back what the tests need, whatever the policy of this machine's sudo is.
-fn sudo_runner(bin_dir: &Path) -> Result<Vec<OsString>> {
+fn sudo_runner(settings: &[(&str, OsString)]) -> Result<Vec<OsString>> {
     let Some(sudo) = command::find_in_path("sudo") else {
         bail!(
             "they need root, and there is no sudo on PATH to get it; run the same command as root (su -)"
         );
     };
     let mut runner = vec![sudo.into_os_string(), "--".into(), "env".into()];
-    let mut keep = |name: &str, value: OsString| {
+    let mut keep = |name: &str, value: &OsStr| {
         let mut word = OsString::from(name);
         word.push("=");
         word.push(value);
         runner.push(word);
     };
-    keep("SLOWBURN_BIN_DIR", bin_dir.into());
+    for (name, value) in settings {
+        keep(name, value);
+    }
     for name in ["PATH", "CI", "RUST_BACKTRACE", "RUST_LOG"] {
         if let Some(value) = env::var_os(name) {
-            keep(name, value);
+            keep(name, &value);
         }
     }
     Ok(runner)
+}
+
+/// A program that runs as root with these settings in its environment.
+pub fn as_root(program: &Path, settings: &[(&str, OsString)]) -> Result<Command> {
+    if command::is_root() {
+        let mut command = Command::new(program);
+        command.envs(settings.iter().map(|(name, value)| (name, value)));
+        return Ok(command);
+    }
+    let words = sudo_runner(settings)?;
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).arg(program);
+    Ok(command)
 }
 
 /// The runner as a setting of cargo's, in which words may contain spaces.
@@ -218,7 +244,8 @@ fn install_services(wanted: bool) {
     }
 }
 
-fn heading(what: &str) {
+/// Says what comes now.
+pub fn heading(what: &str) {
     eprintln!("\n== {what} ==");
 }
 

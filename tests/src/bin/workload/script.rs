@@ -100,10 +100,10 @@ pub fn play() -> anyhow::Result<()> {
         elsewhere: Vec::new(),
         zeros: File::open("/dev/zero")?,
     };
-    player.claim_arena()?;
+    Player::claim_arena()?;
     let mut files = Files::open()?;
     // Written to, so that they have memory.
-    let mut played = vec![(Err(1), Reading::default()); MOST_CALLS];
+    let mut readings = vec![(Err(1), Reading::default()); MOST_CALLS];
     player.elsewhere = vec![1; MOST_CALLS];
     crate::ready()?;
     for line in io::stdin().lock().lines() {
@@ -116,7 +116,7 @@ pub fn play() -> anyhow::Result<()> {
         player.heap = set_break(0).next_multiple_of(player.page);
         let first_break = set_break(0);
         let before = files.read()?;
-        for (call, slot) in calls.iter().zip(&mut played) {
+        for (call, slot) in calls.iter().zip(&mut readings) {
             let result = player.call(*call).map_err(Errno::raw_os_error);
             *slot = (result, files.read()?);
         }
@@ -124,7 +124,7 @@ pub fn play() -> anyhow::Result<()> {
         ensure!(set_break(first_break) == first_break, "the break is lost");
         let facts = Played {
             before,
-            calls: played[..calls.len()].to_vec(),
+            calls: readings[..calls.len()].to_vec(),
         };
         crate::say(&to_value(facts)?)?;
     }
@@ -156,7 +156,7 @@ struct Player {
 
 impl Player {
     /// Makes sure that nobody else is there.
-    fn claim_arena(&self) -> anyhow::Result<()> {
+    fn claim_arena() -> anyhow::Result<()> {
         let start = ptr::without_provenance_mut(ARENA as usize);
         let bytes = 1 << 30;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
