@@ -326,6 +326,19 @@ pub(super) fn unit_name(name: &str) -> String {
     }
 }
 
+/// As it is, so that it can be copied, but without what would mislead a terminal: `\x2d` in a unit's name stays.
+pub(super) fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() {
+            shown.extend(letter.escape_debug());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
+}
+
 /// systemd puts a `_` before names that would clash with the kernel's own files, such as
 /// `_cpu.service`.
 pub(super) fn unescape(directory: &str) -> &str {
