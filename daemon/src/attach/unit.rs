@@ -74,12 +74,13 @@ impl Manager {
     /// The manager that made a unit's cgroup: of the user whose `user@UID.service` it is in, else the system's.
     pub(super) fn of(path: &str) -> Self {
         let above = path.rsplit_once('/').map_or("", |(above, _)| above);
-        let users = cgroup::directories(above).filter_map(|(name, _)| user_of(name));
-        users.last().map_or(Self::System, Self::User)
+        let mut inwards = cgroup::directories(above).rev();
+        let user = inwards.find_map(|(name, _)| user_of(name));
+        user.map_or(Self::System, Self::User)
     }
 
     /// The managers that run.
-    fn running(snapshot: &Snapshot) -> BTreeSet<Self> {
+    pub(super) fn running(snapshot: &Snapshot) -> BTreeSet<Self> {
         let memberships = snapshot
             .processes
             .values()
@@ -178,10 +179,10 @@ pub(super) fn is_meant(wanted: &str, unit: &str) -> bool {
     unit == wanted || template_of(unit).as_deref() == Some(wanted)
 }
 
-/// What the files of each running manager say about a name.
-pub(super) fn look_up(host: &Host, snapshot: &Snapshot, name: &str) -> Vec<UnitFile> {
-    let managers = Manager::running(snapshot).into_iter();
+/// What the files of these managers say about a name.
+pub(super) fn look_up(host: &Host, managers: BTreeSet<Manager>, name: &str) -> Vec<UnitFile> {
     managers
+        .into_iter()
         .filter_map(|manager| resolve(host, manager, name))
         .collect()
 }
