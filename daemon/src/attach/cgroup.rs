@@ -100,7 +100,7 @@ impl Hierarchy {
     }
 
     /// The directory of a cgroup, whether or not it exists.
-    fn directory(&self, path: &str) -> Option<PathBuf> {
+    pub(super) fn directory(&self, path: &str) -> Option<PathBuf> {
         let inside = Path::new(path).strip_prefix(&self.root).ok()?;
         // Cgroups outside the reader's cgroup namespace are shown as `/../…`: out of reach.
         let reachable = inside
@@ -110,7 +110,7 @@ impl Hierarchy {
     }
 
     /// The cgroup whose directory this is.
-    fn path_of(&self, directory: &Path) -> Option<String> {
+    pub(super) fn path_of(&self, directory: &Path) -> Option<String> {
         let inside = directory.strip_prefix(&self.mount).ok()?.to_str()?;
         let path = format!("{}/{inside}", self.root.trim_end_matches('/'));
         Some(if path == "/" {

@@ -24,6 +24,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod unit;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -38,8 +39,10 @@ pub use process::FoundProcess;
 pub use service::Service;
 pub use target::Target;
 pub use unit::UnitFile;
+pub use watch::{CgroupWatch, begun, nurseries};
 
 use process::{NameKind, Snapshot};
+use unit::Manager;
 
 /// Which rule found a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -148,7 +151,7 @@ fn stopped_unit(target: &Target, host: &Host, snapshot: &Snapshot) -> Option<Uni
     let (Target::Service(name) | Target::Unit(name)) = target else {
         return None;
     };
-    let files = unit::look_up(host, snapshot, &cgroup::unit_name(name));
+    let files = unit::look_up(host, Manager::running(snapshot), &cgroup::unit_name(name));
     files.into_iter().next()
 }
 
@@ -201,7 +204,7 @@ fn units(host: &Host, snapshot: &Snapshot, name: &str) -> Vec<Service> {
     let mut services: Vec<Service> = called
         .map(|(path, pids)| Service::unit(host, snapshot, path, pids, None))
         .collect();
-    for file in unit::look_up(host, snapshot, &wanted) {
+    for file in unit::look_up(host, Manager::running(snapshot), &wanted) {
         if file.unit != wanted {
             let mut aliased = cgroup::units(snapshot, |unit| unit::is_meant(&file.unit, unit));
             // Only the manager that reads the link knows the name, and none in a container does.

@@ -130,6 +130,21 @@ impl Service {
         }
     }
 
+    /// Where its cgroup would be made anew in the v2 hierarchy: the directories above it that are there.
+    pub fn nurseries(&self, host: &Host) -> Vec<PathBuf> {
+        let (Follow::Cgroup(Chosen { path, .. }) | Follow::Container { path, .. }) = &self.follow
+        else {
+            return Vec::new();
+        };
+        let Some(hierarchy) = host.cgroups.iter().find(|cgroup| cgroup.is_v2()) else {
+            return Vec::new();
+        };
+        let above = cgroup::directories(path).map(|(_, path)| path).chain(["/"]);
+        let above = above.filter(|above| above != path);
+        let directories = above.filter_map(|above| hierarchy.directory(above));
+        directories.filter(|directory| directory.is_dir()).collect()
+    }
+
     /// Comms (zero-padded) that the kernel may match at exec. Only for processes by name, and not
     /// when this is one of several services with that name. A name of more than 15 characters is
     /// cut: [`Service::accepts`] must confirm what the kernel then finds.

@@ -554,3 +554,97 @@ fn units_that_do_not_run() {
     fixture.process(8, 1, "nginx");
     assert_eq!(one(&service("nginx"), &fixture.host).rule, Rule::Process);
 }
+
+#[test]
+fn a_unit_whose_cgroup_was_just_made() {
+    let user = "user.slice/user-1000.slice/user@1000.service";
+    for (fixture, mount) in [
+        (Fixture::v2(), "cgroup"),
+        (Fixture::hybrid(), "cgroup/unified"),
+    ] {
+        fixture.file("usr/lib/systemd/system/nginx.service", "[Service]\n");
+        fixture.link(
+            "etc/systemd/system/web.service",
+            "/usr/lib/systemd/system/nginx.service",
+        );
+        fixture.directory(&format!("{mount}/system.slice/other.service/nginx.service"));
+        let made = |name: &str| -> Vec<String> {
+            let found = begun(&service(name), &fixture.host);
+            found.iter().map(|service| service.why.clone()).collect()
+        };
+        assert_eq!(
+            made("nginx"),
+            Vec::<String>::new(),
+            "not below another service"
+        );
+        fixture.directory(&format!("{mount}/system.slice/nginx.service"));
+        assert_eq!(made("nginx"), ["cgroup /system.slice/nginx.service"]);
+        assert_eq!(
+            made("web"),
+            ["alias \"web.service\", cgroup /system.slice/nginx.service"]
+        );
+        assert!(begun(&Target::Process("nginx".into()), &fixture.host).is_empty());
+        fixture.directory(&format!("{mount}/{user}/app.slice/nginx.service"));
+        assert_eq!(made("nginx").len(), 2);
+        assert_eq!(
+            made("web").len(),
+            1,
+            "the user's manager knows no such name"
+        );
+        let found = begun(&service("nginx.service"), &fixture.host).remove(0);
+        assert_eq!(found.cgroup_ids(&fixture.host).len(), 1);
+        assert_eq!(found.processes, []);
+    }
+    assert!(begun(&service("nginx"), &Fixture::v1().host).is_empty());
+}
+
+#[test]
+fn where_cgroups_are_made() {
+    let fixture = Fixture::v2();
+    for directory in [
+        "cgroup/system.slice/system-job.slice/job@a.service/below.slice",
+        "cgroup/user.slice/user-7.slice/user@7.service/app.slice",
+        "cgroup/init.scope",
+    ] {
+        fixture.directory(directory);
+    }
+    let mut found = nurseries(&fixture.host);
+    found.sort();
+    let expected = [
+        "cgroup",
+        "cgroup/system.slice",
+        "cgroup/system.slice/system-job.slice",
+        "cgroup/user.slice",
+        "cgroup/user.slice/user-7.slice",
+        "cgroup/user.slice/user-7.slice/user@7.service",
+        "cgroup/user.slice/user-7.slice/user@7.service/app.slice",
+    ];
+    assert_eq!(found, expected.map(|path| fixture.path(path)));
+    // Of a service that is gone, with its slice: as deep as there are directories.
+    let process = fixture.process(7, 1, "job");
+    process.cgroup("0::/system.slice/system-x.slice/x@a.service");
+    let unit = one(&service("x@a"), &fixture.host);
+    let mut above = unit.nurseries(&fixture.host);
+    above.sort();
+    assert_eq!(
+        above,
+        ["cgroup", "cgroup/system.slice"].map(|path| fixture.path(path))
+    );
+    assert!(nurseries(&Fixture::v1().host).is_empty());
+}
+
+#[test]
+fn hears_of_new_cgroups() {
+    let directory = tempfile::tempdir().unwrap();
+    let watch = CgroupWatch::new().unwrap();
+    let descriptor = watch.descriptor().unwrap();
+    let is_heard = || rustix::io::read(&descriptor, &mut [0_u8; 256]).is_ok();
+    watch.watch([directory.path().to_owned(), directory.path().join("gone")]);
+    assert!(!is_heard());
+    let make = |name: &str| std::fs::create_dir(directory.path().join(name)).unwrap();
+    make("a");
+    assert!(is_heard());
+    make("b");
+    watch.clear();
+    assert!(!is_heard(), "it was cleared");
+}
