@@ -7,12 +7,15 @@
 
 use std::{
     collections::HashSet,
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
 use slowburn_probes::linux::{ProbeError, Source};
 
-use crate::attach::{AttachError, Host, Rule, Service, Target, find, poll};
+use crate::attach::{
+    AttachError, CgroupWatch, Host, Rule, Service, Target, begun, find, nurseries, poll,
+};
 
 /// Rounds of looking for new members until none is found: one that forks while it is not followed yet
 /// has children that are found in the next round.
@@ -28,6 +31,8 @@ pub struct Scope {
     target: Target,
     all: bool,
     services: Vec<Service>,
+    /// Nothing where the host has no more of them: a restart is then noticed by its execs.
+    watch: Option<CgroupWatch>,
     looks: u32,
     looks_since: Instant,
     rescan_due: bool,
@@ -55,6 +60,7 @@ impl Scope {
             target,
             all,
             services: Vec::new(),
+            watch: CgroupWatch::new().ok(),
             looks: 0,
             looks_since: now,
             rescan_due: false,
@@ -78,6 +84,46 @@ impl Scope {
         Ok(is_there)
     }
 
+    /// A descriptor that can be read when cgroups were made that [`Scope::cgroups_made`] should look at.
+    pub fn watch(&self) -> Option<OwnedFd> {
+        self.listen();
+        self.watch.as_ref()?.descriptor().ok()
+    }
+
+    /// Hears of new cgroups where those of the services would be made.
+    fn listen(&self) {
+        let Some(watch) = &self.watch else { return };
+        if self.services.is_empty() {
+            watch.watch(nurseries(&self.host));
+        }
+        for service in &self.services {
+            watch.watch(service.nurseries(&self.host));
+        }
+    }
+
+    /// Cgroups were made. Returns true if the target, which was not found so far, is one of them.
+    ///
+    /// # Errors
+    /// If a table is full.
+    pub fn cgroups_made(&mut self, source: &mut Source) -> Result<bool, ProbeError> {
+        if let Some(watch) = &self.watch {
+            watch.clear();
+        }
+        // First this, so that nothing is made unheard after the look.
+        self.listen();
+        if !self.services.is_empty() {
+            self.tell_kernel(source)?;
+            return Ok(false);
+        }
+        let mut begun = begun(&self.target, &self.host);
+        if begun.len() > 1 && !self.all {
+            // Whoever gets a process first; if all do, the next look finds that this is not clear.
+            begun.clear();
+        }
+        self.services = begun;
+        Ok(!self.services.is_empty())
+    }
+
     /// Can any of the services come back once it is gone?
     pub fn can_return(&self) -> bool {
         self.services.is_empty() || self.services.iter().any(Service::can_return)
@@ -89,6 +135,7 @@ impl Scope {
     /// If a table is full. A process that is gone by now is no error.
     pub fn attach(&mut self, source: &mut Source) -> Result<(), ProbeError> {
         source.report_execs(self.can_return())?;
+        self.listen();
         self.tell_kernel(source)?;
         for _ in 0..ROUNDS {
             if self.follow_members(source, IfFull::Fail)? == 0 {

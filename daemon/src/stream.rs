@@ -320,6 +320,8 @@ pub enum TargetEventKind {
     Returned,
     /// The service does not run yet; slowburn waits for it.
     Waiting,
+    /// The service that was waited for is there. `detail` says which rule found it, and what matched.
+    Attached,
 }
 
 /// A call that changed an address space.

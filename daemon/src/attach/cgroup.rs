@@ -100,7 +100,7 @@ impl Hierarchy {
     }
 
     /// The directory of a cgroup, whether or not it exists.
-    fn directory(&self, path: &str) -> Option<PathBuf> {
+    pub(super) fn directory(&self, path: &str) -> Option<PathBuf> {
         let inside = Path::new(path).strip_prefix(&self.root).ok()?;
         // Cgroups outside the reader's cgroup namespace are shown as `/../…`: out of reach.
         let reachable = inside
@@ -110,7 +110,7 @@ impl Hierarchy {
     }
 
     /// The cgroup whose directory this is.
-    fn path_of(&self, directory: &Path) -> Option<String> {
+    pub(super) fn path_of(&self, directory: &Path) -> Option<String> {
         let inside = directory.strip_prefix(&self.mount).ok()?.to_str()?;
         let path = format!("{}/{inside}", self.root.trim_end_matches('/'));
         Some(if path == "/" {
@@ -324,6 +324,19 @@ pub(super) fn unit_name(name: &str) -> String {
     } else {
         format!("{name}.service")
     }
+}
+
+/// As it is, so that it can be copied, but without what would mislead a terminal: `\x2d` in a unit's name stays.
+pub(super) fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() {
+            shown.extend(letter.escape_debug());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
 }
 
 /// systemd puts a `_` before names that would clash with the kernel's own files, such as

@@ -4,8 +4,10 @@ use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::cgroup;
 use super::service::Service;
 use super::target::Target;
+use super::unit::{Manager, UnitFile};
 
 /// How many pids of a candidate are shown.
 const SHOWN_PIDS: usize = 5;
@@ -20,6 +22,14 @@ pub enum AttachError {
         target: Target,
         /// Names of things that run and look similar, best first.
         near: Vec<String>,
+    },
+    /// There is such a unit, but it does not run.
+    #[error("no {target}: {}", stopped(.file))]
+    NotRunning {
+        /// What was asked for.
+        target: Target,
+        /// The unit.
+        file: UnitFile,
     },
     /// Several services are called that.
     #[error("{}", ambiguity(.target, .candidates))]
@@ -80,7 +90,10 @@ impl AttachError {
 
     /// Can waiting help? True when nothing runs yet that fits the target.
     pub fn may_appear(&self) -> bool {
-        matches!(self, Self::NotFound { .. } | Self::NoSuchCgroup { .. })
+        matches!(
+            self,
+            Self::NotFound { .. } | Self::NotRunning { .. } | Self::NoSuchCgroup { .. }
+        )
     }
 }
 
@@ -91,6 +104,27 @@ fn suggestion(near: &[String]) -> String {
         [only] => format!(" (did you mean {only}?)"),
         [first @ .., last] => format!(" (did you mean {} or {last}?)", first.join(", ")),
     }
+}
+
+/// Why a unit that exists does not run, and what to do.
+fn stopped(file: &UnitFile) -> String {
+    let systemctl = match file.manager {
+        Manager::System => "systemctl",
+        Manager::User(_) => "systemctl --user",
+    };
+    let unit = cgroup::shown(&file.unit);
+    if file.is_masked {
+        return format!(
+            "{file} is masked and cannot be started; `{systemctl} unmask {unit}` lifts that"
+        );
+    }
+    if file.is_template() {
+        let instance = unit.replacen('@', "@NAME", 1);
+        return format!(
+            "no instance of {file} is running; `{systemctl} start {instance}` starts one, --wait waits for one"
+        );
+    }
+    format!("{file} is not running; `{systemctl} start {unit}` starts it, --wait waits for it")
 }
 
 fn no_cgroup(path: &Path, mounts: &[PathBuf]) -> String {
@@ -119,7 +153,7 @@ fn ambiguity(target: &Target, candidates: &[Service]) -> String {
             text,
             "  {} {}: pid {}",
             candidate.rule,
-            candidate.name.escape_debug(),
+            cgroup::shown(&candidate.name),
             pids.join(", ")
         );
         if candidate.processes.len() > SHOWN_PIDS {
@@ -130,7 +164,7 @@ fn ambiguity(target: &Target, candidates: &[Service]) -> String {
             .as_ref()
             .map(|path| path.display().to_string());
         let cgroup = cgroup.unwrap_or_else(|| "none of its own".to_owned());
-        let _ = writeln!(text, ", cgroup {}", cgroup.escape_debug());
+        let _ = writeln!(text, ", cgroup {}", cgroup::shown(&cgroup));
     }
     text.push_str("use --all to take all of them, or --pid/--cgroup to choose one");
     text

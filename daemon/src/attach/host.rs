@@ -10,6 +10,8 @@ use super::process;
 /// Where the host's files are. Every root can be replaced, so that tests can use fixture trees.
 #[derive(Clone, Debug)]
 pub struct Host {
+    /// `/`, below which systemd's unit files and `/etc/passwd` are
+    pub root: PathBuf,
     /// `/proc`
     pub proc: PathBuf,
     /// `/var/lib`, where docker, podman and CRI-O keep the names of their containers
@@ -33,6 +35,7 @@ impl Host {
         let path = PathBuf::from("/proc/self/mountinfo");
         let mounts = fs::read(&path).map_err(|source| AttachError::Proc { path, source })?;
         let mut host = Self {
+            root: "/".into(),
             proc: "/proc".into(),
             var_lib: "/var/lib".into(),
             run: "/run".into(),

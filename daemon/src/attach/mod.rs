@@ -23,6 +23,8 @@ mod service;
 mod target;
 #[cfg(test)]
 mod tests;
+mod unit;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -36,8 +38,11 @@ pub use host::Host;
 pub use process::FoundProcess;
 pub use service::Service;
 pub use target::Target;
+pub use unit::UnitFile;
+pub use watch::{CgroupWatch, begun, nurseries};
 
 use process::{NameKind, Snapshot};
+use unit::Manager;
 
 /// Which rule found a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -128,10 +133,26 @@ fn absent(target: &Target, host: &Host) -> AttachError {
             mounts: mounts.map(|hierarchy| hierarchy.mount.clone()).collect(),
         };
     }
+    let snapshot = Snapshot::with_cgroups(host);
+    if let Some(file) = stopped_unit(target, host, &snapshot) {
+        return AttachError::NotRunning {
+            target: target.clone(),
+            file,
+        };
+    }
     AttachError::NotFound {
         target: target.clone(),
-        near: near::suggestions(target, host, &Snapshot::with_cgroups(host)),
+        near: near::suggestions(target, host, &snapshot),
     }
+}
+
+/// The unit that the target names and that does not run.
+fn stopped_unit(target: &Target, host: &Host, snapshot: &Snapshot) -> Option<UnitFile> {
+    let (Target::Service(name) | Target::Unit(name)) = target else {
+        return None;
+    };
+    let files = unit::look_up(host, Manager::running(snapshot), &cgroup::unit_name(name));
+    files.into_iter().next()
 }
 
 /// Everything that could be attached to: units and containers with processes, and processes by name
@@ -149,7 +170,7 @@ pub fn list(host: &Host) -> Vec<Service> {
     containers.retain(|container| !container.is_sandbox());
     let units = units.into_iter();
     let mut services: Vec<Service> = units
-        .map(|(path, pids)| Service::unit(host, &snapshot, path, pids))
+        .map(|(path, pids)| Service::unit(host, &snapshot, path, pids, None))
         .collect();
     let containers = containers.into_iter();
     services.extend(containers.map(|found| Service::container(host, &snapshot, found)));
@@ -178,11 +199,24 @@ fn others(host: &Host, snapshot: &Snapshot, covered: &BTreeSet<u32>) -> Vec<Serv
 }
 
 fn units(host: &Host, snapshot: &Snapshot, name: &str) -> Vec<Service> {
-    let unit = cgroup::unit_name(name);
-    let found = cgroup::units(snapshot, |directory| directory == unit).into_iter();
-    found
-        .map(|(path, pids)| Service::unit(host, snapshot, path, pids))
-        .collect()
+    let wanted = cgroup::unit_name(name);
+    let called = cgroup::units(snapshot, |unit| unit::is_meant(&wanted, unit)).into_iter();
+    let mut services: Vec<Service> = called
+        .map(|(path, pids)| Service::unit(host, snapshot, path, pids, None))
+        .collect();
+    for file in unit::look_up(host, Manager::running(snapshot), &wanted) {
+        if file.unit != wanted {
+            let mut aliased = cgroup::units(snapshot, |unit| unit::is_meant(&file.unit, unit));
+            // Only the manager that reads the link knows the name, and none in a container does.
+            aliased.retain(|path, _| file.is_at(host, path));
+            let aliased = aliased.into_iter();
+            services.extend(
+                aliased
+                    .map(|(path, pids)| Service::unit(host, snapshot, path, pids, Some(&wanted))),
+            );
+        }
+    }
+    services
 }
 
 fn containers(host: &Host, snapshot: &Snapshot, name: &str) -> Vec<Service> {

@@ -164,6 +164,13 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
+    /// Of nobody.
+    pub(super) fn empty() -> Self {
+        Self {
+            processes: BTreeMap::new(),
+        }
+    }
+
     /// Names and ancestry only: one small file a process.
     pub(super) fn plain(host: &Host) -> Self {
         Self::take(host, |_| Vec::new())

@@ -9,6 +9,7 @@ use super::group::{self, Bond, Group};
 use super::host::Host;
 use super::process::{self, FoundProcess, Life, NameKind, Process, Snapshot};
 use super::target;
+use super::unit::Manager;
 
 /// How many pids are named in a sentence.
 const NAMED_PIDS: usize = 3;
@@ -129,6 +130,21 @@ impl Service {
         }
     }
 
+    /// Where its cgroup would be made anew in the v2 hierarchy: the directories above it that are there.
+    pub fn nurseries(&self, host: &Host) -> Vec<PathBuf> {
+        let (Follow::Cgroup(Chosen { path, .. }) | Follow::Container { path, .. }) = &self.follow
+        else {
+            return Vec::new();
+        };
+        let Some(hierarchy) = host.cgroups.iter().find(|cgroup| cgroup.is_v2()) else {
+            return Vec::new();
+        };
+        let above = cgroup::directories(path).map(|(_, path)| path).chain(["/"]);
+        let above = above.filter(|above| above != path);
+        let directories = above.filter_map(|above| hierarchy.directory(above));
+        directories.filter(|directory| directory.is_dir()).collect()
+    }
+
     /// Comms (zero-padded) that the kernel may match at exec. Only for processes by name, and not
     /// when this is one of several services with that name. A name of more than 15 characters is
     /// cut: [`Service::accepts`] must confirm what the kernel then finds.
@@ -149,14 +165,21 @@ impl Service {
         }
     }
 
-    pub(super) fn unit(host: &Host, snapshot: &Snapshot, path: String, pids: Vec<u32>) -> Self {
+    /// A unit, which was perhaps asked for by another name.
+    pub(super) fn unit(
+        host: &Host,
+        snapshot: &Snapshot,
+        path: String,
+        pids: Vec<u32>,
+        alias: Option<&str>,
+    ) -> Self {
         let directory = path.rsplit('/').next().unwrap_or_default();
         Self {
             name: cgroup::unescape(directory).to_owned(),
             rule: Rule::Unit,
             cgroup: Some(PathBuf::from(&path)),
             processes: snapshot.found(host, pids),
-            why: format!("cgroup {}", path.escape_debug()),
+            why: why_unit(host, &path, alias),
             follow: Follow::Cgroup(Chosen {
                 path,
                 hierarchy: None,
@@ -175,7 +198,7 @@ impl Service {
             rule: Rule::Cgroup,
             cgroup: Some(PathBuf::from(&chosen.path)),
             processes: snapshot.found(host, chosen.pids_in(snapshot)),
-            why: format!("cgroup {}", chosen.path.escape_debug()),
+            why: format!("cgroup {}", cgroup::shown(&chosen.path)),
             follow: Follow::Cgroup(chosen),
         }
     }
@@ -188,7 +211,7 @@ impl Service {
             cgroup: Some(PathBuf::from(&container.path)),
             why: format!(
                 "container {short} in cgroup {}",
-                container.path.escape_debug()
+                cgroup::shown(&container.path)
             ),
             processes: snapshot.found(host, container.pids),
             follow: Follow::Container {
@@ -243,6 +266,17 @@ impl Service {
             follow: Follow::Lives(lives),
         }
     }
+}
+
+/// `alias "web.service", cgroup /system.slice/nginx.service`
+fn why_unit(host: &Host, path: &str, alias: Option<&str>) -> String {
+    let alias = alias.map(|name| format!("alias \"{}\"", cgroup::shown(name)));
+    let cgroup = format!("cgroup {}", cgroup::shown(path));
+    // A user inside a container is not the host's user with that id.
+    let is_inside = !container::in_path(host, path).is_empty();
+    let owner = Manager::of(path).owner(host).filter(|_| !is_inside);
+    let parts = [alias, Some(cgroup), owner];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// The containers that have the name now.

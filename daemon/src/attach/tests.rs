@@ -8,7 +8,10 @@ mod names;
 mod pids;
 mod units;
 
-use super::{AttachError, FoundProcess, Host, Rule, Service, Target, find, list, poll};
+use super::{
+    AttachError, CgroupWatch, FoundProcess, Host, Rule, Service, Target, begun, find, list,
+    nurseries, poll,
+};
 
 fn pids(found: &[FoundProcess]) -> Vec<u32> {
     found.iter().map(|process| process.pid).collect()

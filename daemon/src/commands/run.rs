@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    future::pending,
     io::{self, IsTerminal},
+    os::fd::OwnedFd,
     time::Duration,
 };
 
@@ -12,6 +14,7 @@ use slowburn_probes::{
     linux::{self, Source},
 };
 use tokio::{
+    io::{Interest, unix::AsyncFd},
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
 };
@@ -127,6 +130,8 @@ struct Session<'a> {
     sinks: Sinks,
     events: Vec<Event>,
     started: u64,
+    /// The service was found by its new cgroup, and no process has been seen in it yet.
+    is_expected: bool,
 }
 
 /// Signals that mean something to a run.
@@ -162,6 +167,7 @@ impl<'a> Session<'a> {
             sinks,
             events: Vec::new(),
             started,
+            is_expected: false,
         }
     }
 
@@ -186,6 +192,10 @@ impl<'a> Session<'a> {
         let mut drains = every(start, DRAIN);
         let mut windows = every(start, self.options.window);
         let mut looks = every(start, LOOK);
+        let made = self.scope.watch().and_then(|descriptor| {
+            // SAFETY: the descriptor is open, and its only owner keeps it until it is dropped.
+            unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }.ok()
+        });
         let end = self.options.duration.map(|duration| start + duration);
         loop {
             tokio::select! {
@@ -194,6 +204,7 @@ impl<'a> Session<'a> {
                 _ = signals.terminate.recv() => return Ok(StopReason::Signal),
                 _ = signals.hangup.recv() => self.sinks.output.reopen(),
                 () = sleep_until(end.unwrap_or(start)), if end.is_some() => return Ok(StopReason::Duration),
+                () = readable(made.as_ref()) => self.cgroups_made()?,
                 _ = windows.tick() => self.end_window()?,
                 _ = looks.tick(), if self.scope.services().is_empty() => self.look_for_target()?,
                 _ = drains.tick() => self.drain()?,
@@ -211,16 +222,45 @@ impl<'a> Session<'a> {
     fn target_is_gone(&self) -> bool {
         let found = !self.scope.services().is_empty();
         found
+            && !self.is_expected
             && !self.pipeline.any_alive()
             && (self.options.exit_with_target || !self.scope.can_return())
     }
 
     fn look_for_target(&mut self) -> anyhow::Result<()> {
         if self.scope.look_for_target()? {
-            self.pipeline.set_services(&names(&self.scope));
-            self.scope.attach(&mut self.source)?;
+            self.target_found()?;
         }
         Ok(())
+    }
+
+    fn cgroups_made(&mut self) -> anyhow::Result<()> {
+        if self.scope.cgroups_made(&mut self.source)? {
+            self.is_expected = true;
+            self.target_found()?;
+        }
+        Ok(())
+    }
+
+    fn target_found(&mut self) -> anyhow::Result<()> {
+        self.pipeline.set_services(&names(&self.scope));
+        self.tell_attached();
+        self.scope.attach(&mut self.source)?;
+        Ok(())
+    }
+
+    /// Says what was found in the end: the first record could not.
+    fn tell_attached(&mut self) {
+        let ts = self.source.now();
+        for (index, service) in (0..).zip(self.scope.services()) {
+            let target = watched(service);
+            self.sinks.terminal.say(&attached(&target));
+            let mut event = self
+                .pipeline
+                .service_event(ts, TargetEventKind::Attached, index);
+            event.detail = Some(format!("{}: {}", target.rule, target.why));
+            self.sinks.record(Record::Target(event));
+        }
     }
 
     fn drain(&mut self) -> anyhow::Result<()> {
@@ -256,6 +296,7 @@ impl<'a> Session<'a> {
             }
             self.pipeline
                 .event(event, &mut |record| self.sinks.record(record));
+            self.is_expected &= !self.pipeline.any_alive();
         }
         events.clear();
         self.events = events;
@@ -289,14 +330,7 @@ impl<'a> Session<'a> {
     fn begin(&mut self) {
         let targets: Vec<_> = self.scope.services().iter().map(watched).collect();
         for target in &targets {
-            let pids = target.pids.len();
-            self.sinks.terminal.say(&format!(
-                "attached to {} ({}, {pids} {}): {}",
-                target.service,
-                target.rule,
-                if pids == 1 { "process" } else { "processes" },
-                target.why
-            ));
+            self.sinks.terminal.say(&attached(target));
         }
         let ts = Moment(self.started);
         self.sinks.record(Record::Start(Box::new(Start {
@@ -339,6 +373,18 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Waits until a descriptor can be read: for ever if there is none.
+async fn readable(descriptor: Option<&AsyncFd<OwnedFd>>) {
+    match descriptor {
+        Some(descriptor) => match descriptor.readable().await {
+            // Whoever waits reads all there is, now.
+            Ok(mut ready) => ready.clear_ready(),
+            Err(_) => pending().await,
+        },
+        None => pending().await,
+    }
+}
+
 fn every(start: Instant, period: Duration) -> Interval {
     let mut interval = interval_at(start + period, period);
     // After a stall, the next tick comes a whole period later: a burst of empty windows helps nobody.
@@ -352,6 +398,17 @@ fn names(scope: &Scope) -> Vec<String> {
         .iter()
         .map(|service| service.name.clone())
         .collect()
+}
+
+fn attached(target: &WatchedService) -> String {
+    let pids = target.pids.len();
+    format!(
+        "attached to {} ({}, {pids} {}): {}",
+        target.service,
+        target.rule,
+        if pids == 1 { "process" } else { "processes" },
+        target.why
+    )
 }
 
 fn watched(service: &crate::attach::Service) -> WatchedService {

@@ -19,4 +19,5 @@ mod memory;
 mod report;
 mod runtimes;
 mod timeline;
+mod units;
 mod watch;

@@ -44,6 +44,7 @@ impl Fixture {
             }
         };
         let host = Host {
+            root: path.clone(),
             proc: path.join("proc"),
             var_lib: path.join("var/lib"),
             run: path.join("run"),
@@ -63,6 +64,13 @@ impl Fixture {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
+    }
+
+    /// Makes a symbolic link, with the directories above it. An absolute target means one in the tree.
+    pub fn link(&self, path: &str, target: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(target, path).unwrap();
     }
 
     pub fn directory(&self, path: &str) {
