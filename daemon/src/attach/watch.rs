@@ -68,7 +68,7 @@ pub fn nurseries(host: &Host) -> Vec<PathBuf> {
     while let Some(directory) = found.get(at).cloned() {
         at += 1;
         let deeper = children(&directory).into_iter().filter(|(name, _)| {
-            name.ends_with(".slice") || (name.starts_with("user@") && name.ends_with(".service"))
+            name.strip_suffix(".slice").is_some() || name.strip_prefix("user@").is_some()
         });
         found.extend(deeper.map(|(_, path)| path));
     }
