@@ -31,6 +31,8 @@ pub mod cpu {
     pub const ON: u64 = 1;
     /// It does not.
     pub const OFF: u64 = 2;
+    /// It runs, and how long it had waited is not known: nobody told when that began.
+    pub const ON_UNTOLD: u64 = 3;
 }
 
 /// Calls that change an address space, as indices into [`Memory::calls`].
@@ -128,10 +130,16 @@ pub struct TaskRecord {
     /// Sum of all waits in nanoseconds.
     pub delay_sum_ns: u64,
     /// Number of times it got a CPU without having been seen to become runnable, or without having been seen to
-    /// get it (some kernels leave out a switch from the idle task now and then). No wait is made up for them.
+    /// get it (some kernels leave out a switch now and then), and the kernel's own account could not tell how long
+    /// it had waited either.
     pub unknown_count: u64,
     /// Longest wait since the daemon last took (zeroed) it, in nanoseconds.
     pub delay_max_ns: u64,
+    /// The kernel's own sum of the task's waits (`sched_info.run_delay`) when it last left a CPU, plus one; 0 as long as
+    /// it was not seen to. The length of a wait that was not traced is what that sum has grown by.
+    pub kernel_delay_ns: u64,
+    /// 1 when the task has got another name since the record's was read.
+    pub renamed: u64,
 
     /// What its calls did.
     pub memory: Memory,

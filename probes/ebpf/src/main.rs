@@ -30,7 +30,7 @@ use aya_ebpf::{
     },
 };
 use kernel::{Task, TypedTask, UntypedTask, comm_from, load};
-use slowburn_common::{Comm, task::call};
+use slowburn_common::task::call;
 
 /// Bit in the `prev_state` of the classic `sched_switch` that says "preempted" (`TASK_REPORT_MAX`, since 4.14).
 const PREV_STATE_PREEMPTED: u64 = 0x100;
@@ -92,23 +92,8 @@ pub fn btf_sched_process_exit(_ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "task_rename")]
 pub fn btf_task_rename(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: task_rename(task, comm)
-    let tid = unsafe { typed_task(&ctx, 0) }.tid();
-    rename_from_kernel(tid, ctx.arg::<*const c_void>(1));
+    task::to_be_renamed(unsafe { typed_task(&ctx, 0) }.tid());
     0
-}
-
-/// Takes over a new name that lies in kernel memory. A helper reads it: it is a plain string, without BTF.
-#[inline(always)]
-fn rename_from_kernel(tid: u32, name: *const c_void) {
-    if !maps::is_member(tid) {
-        return;
-    }
-    let mut comm: Comm = [0; 16];
-    // SAFETY: the helper checks the address and writes at most the length of the buffer.
-    if unsafe { aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes(name.cast(), &mut comm) }.is_ok()
-    {
-        task::renamed(tid, comm);
-    }
 }
 
 // --- raw tracepoints ---
@@ -160,7 +145,7 @@ pub fn raw_sched_process_exit(_ctx: RawTracePointContext) -> i32 {
 
 #[raw_tracepoint(tracepoint = "task_rename")]
 pub fn raw_task_rename(ctx: RawTracePointContext) -> i32 {
-    rename_from_kernel(untyped_task(&ctx, 0).tid(), ctx.arg::<*const c_void>(1));
+    task::to_be_renamed(untyped_task(&ctx, 0).tid());
     0
 }
 
@@ -265,15 +250,8 @@ pub fn tp_sched_process_exit(_ctx: TracePointContext) -> u32 {
 
 #[tracepoint(category = "task", name = "task_rename")]
 pub fn tp_task_rename(ctx: TracePointContext) -> u32 {
-    // SAFETY: pid at 8, oldcomm[16] at 12, newcomm[16] at 28. Kernels from 6.17 have dropped the pid, and
-    // the daemon does not load this program there.
-    let (tid, comm) = unsafe {
-        (
-            field::<u32>(&ctx, 8),
-            comm_from(word(&ctx, 28), word(&ctx, 36)),
-        )
-    };
-    task::renamed(tid, comm);
+    // SAFETY: pid at 8. Kernels from 6.17 have dropped it, and the daemon does not load this program there.
+    task::to_be_renamed(unsafe { field::<u32>(&ctx, 8) });
     0
 }
 

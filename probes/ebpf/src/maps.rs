@@ -54,6 +54,10 @@ pub static FOLLOWED_NAMES: HashMap<Comm, u32> = HashMap::with_max_entries(64, 0)
 // Offsets into the running kernel's structures, from its BTF. The verifier sees them as constants,
 // so adding one to a BTF pointer is as good as a field access that the compiler had relocated.
 
+/// Offset of `task_struct.sched_info.run_delay`; `u32::MAX` where the kernel does not keep it.
+#[unsafe(no_mangle)]
+pub static OFFSET_TASK_RUN_DELAY: Global<u32> = Global::new(0);
+
 /// `task_struct.pid`
 #[unsafe(no_mangle)]
 pub static OFFSET_TASK_PID: Global<u32> = Global::new(0);

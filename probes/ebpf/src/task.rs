@@ -24,6 +24,7 @@ use crate::{
         CONTROL, FOLLOWED_CGROUPS, FOLLOWED_NAMES, FREE_SLOTS, MEMBERS, RECORDS, control, count,
         emit, is_member, record_in, record_of, slot_of,
     },
+    sched,
 };
 
 /// Deepest cgroup level looked at when an exec is matched against the followed cgroups.
@@ -119,6 +120,7 @@ pub fn exited() {
     };
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
+    sched::leaves(record);
     record.exit_ns = now;
     emit(
         Header {
@@ -191,11 +193,12 @@ pub fn executed(ctx: &impl EbpfContext, old_tid: u32) {
     );
 }
 
-/// A task changed its name.
+/// A task gets another name. It is read when the task next leaves its CPU, because the new one is in a string to which no
+/// typed pointer leads, and other pointers may not be read under lockdown for confidentiality.
 #[inline(always)]
-pub fn renamed(tid: u32, comm: Comm) {
+pub fn to_be_renamed(tid: u32) {
     if let Some(record) = record_of(tid) {
-        record.comm = comm;
+        record.renamed = 1;
     }
 }
 

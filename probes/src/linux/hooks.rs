@@ -148,7 +148,7 @@ const TASK_EVENTS: [Event; 4] = [
         &[("pid", 12), ("old_pid", 16)],
     ),
     ("sched", "sched_process_exit", &[]),
-    ("task", "task_rename", &[("pid", 8), ("newcomm", 28)]),
+    ("task", "task_rename", &[("pid", 8)]),
 ];
 
 const SCHED_EVENTS: [Event; 3] = [

@@ -21,6 +21,9 @@ pub struct Offsets {
     pub task_comm: u32,
     /// `task_struct.start_boottime`
     pub task_start: u32,
+    /// `task_struct.sched_info.run_delay`; `u32::MAX` where the kernel does not keep it (neither `CONFIG_SCHEDSTATS`
+    /// nor `CONFIG_TASK_DELAY_ACCT`)
+    pub task_run_delay: u32,
     /// `task_struct.mm`
     pub task_mm: u32,
     /// `mm_struct.total_vm`
@@ -50,6 +53,9 @@ impl Offsets {
             task_state: task.offset("__state").or_else(|_| task.offset("state"))?,
             task_comm: task.offset("comm")?,
             task_start: task.offset("start_boottime")?,
+            task_run_delay: Layout::of(&btf, "sched_info")
+                .and_then(|info| Ok(task.offset("sched_info")? + info.offset("run_delay")?))
+                .unwrap_or(u32::MAX),
             task_mm: task.offset("mm")?,
             mm_total_vm: mm.offset("total_vm")?,
             mm_data_vm: mm.offset("data_vm")?,
