@@ -274,7 +274,7 @@ impl Compat {
                 self.move_break(room + 3 * up * self.page);
             }
             process
-                .set_break(process.start_break, Process::end_break())
+                .set_break(process.start_break, end_break())
                 .expect("it was there before");
         }
         // Asking is not counted; asking for less than there is at first is a failure.
@@ -303,6 +303,12 @@ impl Compat {
         };
         self.tally(mapped.map(|_| 0).map_err(|_| 0), |counts| &mut counts.map);
     }
+}
+
+/// Where the allocator has the break.
+fn end_break() -> u64 {
+    // SAFETY: only asks where it is.
+    (unsafe { libc::sbrk(0) }).addr() as u64
 }
 
 /// Where the kernel believes the parts of this process to be. They can only be changed together.
@@ -343,12 +349,6 @@ impl Process {
             stack: field(28)?,
             strings: [field(48)?, field(49)?, field(50)?, field(51)?],
         })
-    }
-
-    /// Where the break is.
-    fn end_break() -> u64 {
-        // SAFETY: only asks where it is.
-        (unsafe { libc::sbrk(0) }).addr() as u64
     }
 
     /// Tells the kernel another range for the break, which takes no capability.

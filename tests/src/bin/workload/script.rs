@@ -100,10 +100,10 @@ pub fn play() -> anyhow::Result<()> {
         elsewhere: Vec::new(),
         zeros: File::open("/dev/zero")?,
     };
-    Player::claim_arena()?;
+    claim_arena()?;
     let mut files = Files::open()?;
     // Written to, so that they have memory.
-    let mut readings = vec![(Err(1), Reading::default()); MOST_CALLS];
+    let mut outcomes = vec![(Err(1), Reading::default()); MOST_CALLS];
     player.elsewhere = vec![1; MOST_CALLS];
     crate::ready()?;
     for line in io::stdin().lock().lines() {
@@ -116,7 +116,7 @@ pub fn play() -> anyhow::Result<()> {
         player.heap = set_break(0).next_multiple_of(player.page);
         let first_break = set_break(0);
         let before = files.read()?;
-        for (call, slot) in calls.iter().zip(&mut readings) {
+        for (call, slot) in calls.iter().zip(&mut outcomes) {
             let result = player.call(*call).map_err(Errno::raw_os_error);
             *slot = (result, files.read()?);
         }
@@ -124,7 +124,7 @@ pub fn play() -> anyhow::Result<()> {
         ensure!(set_break(first_break) == first_break, "the break is lost");
         let facts = Played {
             before,
-            calls: readings[..calls.len()].to_vec(),
+            calls: outcomes[..calls.len()].to_vec(),
         };
         crate::say(&to_value(facts)?)?;
     }
@@ -138,6 +138,20 @@ fn forbid_huge_pages() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Makes sure that nobody else is there.
+fn claim_arena() -> anyhow::Result<()> {
+    let start = ptr::without_provenance_mut(ARENA as usize);
+    let bytes = 1 << 30;
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
+    // SAFETY: new mappings only, and gone again before anything can refer to them.
+    unsafe {
+        let got = mmap_anonymous(start, bytes, ProtFlags::empty(), flags)?;
+        munmap(got, bytes)?;
+        ensure!(got == start, "the arena is not where it should be");
+    }
+    Ok(())
 }
 
 fn set_break(to: u64) -> u64 {
@@ -155,20 +169,6 @@ struct Player {
 }
 
 impl Player {
-    /// Makes sure that nobody else is there.
-    fn claim_arena() -> anyhow::Result<()> {
-        let start = ptr::without_provenance_mut(ARENA as usize);
-        let bytes = 1 << 30;
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
-        // SAFETY: new mappings only, and gone again before anything can refer to them.
-        unsafe {
-            let got = mmap_anonymous(start, bytes, ProtFlags::empty(), flags)?;
-            munmap(got, bytes)?;
-            ensure!(got == start, "the arena is not where it should be");
-        }
-        Ok(())
-    }
-
     /// The address of a page; nothing for a mapping that there should be and is not.
     fn address(&self, page: u64) -> Result<*mut c_void, Errno> {
         let base = match page / REGION {
