@@ -727,7 +727,8 @@ pub enum LossClass {
     Mapping,
     /// Executions of programs: a process may have been noticed late.
     Exec,
-    /// Delay records: the ring buffer was full. The windows' histograms are not affected.
+    /// Delay records: the ring buffer was full, or the kernel did not trace when the wait began or ended. The windows'
+    /// histograms have these waits.
     Delay,
     /// Whole tasks: more than `--max-tasks` at the same time.
     Task,

@@ -63,7 +63,7 @@ pub struct Args {
 }
 
 /// How long a guest may take: several times what all the tests take on two slow processors.
-const SECONDS: u64 = 1200;
+const SECONDS: u64 = 900;
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -353,7 +353,17 @@ impl Machine {
         })
     }
 
+    /// A guest that ends without a verdict gets a second chance, which is said: emulated processors now and then run
+    /// stale code when the kernel patches its own (an int3 oops in `__schedule`, or silence; seen in 3 of 15 runs, as
+    /// hooks came and went). What slowburn itself does wrong shows again.
     fn run(&self, cell: &Cell, plan: &Plan) -> Result<Verdict> {
+        self.attempt(cell, plan).or_else(|error| {
+            println!("{}: no verdict: {error:#}; once more", cell.name());
+            self.attempt(cell, plan)
+        })
+    }
+
+    fn attempt(&self, cell: &Cell, plan: &Plan) -> Result<Verdict> {
         let kernel = self.cache.kernel(cell.kernel)?;
         let directory = self.cache.place("console").join(cell.name());
         fs::create_dir_all(&directory)

@@ -130,10 +130,10 @@ impl Service {
         }
     }
 
-    /// Where its cgroup would be made anew in the v2 hierarchy: the directories above it that are there.
+    /// Where its cgroup would be made anew in the v2 hierarchy: the directories above it that are there. None
+    /// for containers: a new one has another path.
     pub fn nurseries(&self, host: &Host) -> Vec<PathBuf> {
-        let (Follow::Cgroup(Chosen { path, .. }) | Follow::Container { path, .. }) = &self.follow
-        else {
+        let Follow::Cgroup(Chosen { path, .. }) = &self.follow else {
             return Vec::new();
         };
         let Some(hierarchy) = host.cgroups.iter().find(|cgroup| cgroup.is_v2()) else {

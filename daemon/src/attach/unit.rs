@@ -119,7 +119,7 @@ impl Manager {
 }
 
 /// The user whose manager is called this.
-fn user_of(unit: &str) -> Option<u32> {
+pub(super) fn user_of(unit: &str) -> Option<u32> {
     unit.strip_prefix("user@")?
         .strip_suffix(".service")?
         .parse()

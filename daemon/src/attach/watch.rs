@@ -67,12 +67,18 @@ pub fn nurseries(host: &Host) -> Vec<PathBuf> {
     let mut at = 0;
     while let Some(directory) = found.get(at).cloned() {
         at += 1;
-        let deeper = children(&directory).into_iter().filter(|(name, _)| {
-            name.strip_suffix(".slice").is_some() || name.strip_prefix("user@").is_some()
-        });
+        let deeper = children(&directory)
+            .into_iter()
+            .filter(|(name, _)| is_slice(name) || unit::user_of(name).is_some());
         found.extend(deeper.map(|(_, path)| path));
     }
     found
+}
+
+fn is_slice(directory: &str) -> bool {
+    directory
+        .rsplit_once('.')
+        .is_some_and(|(_, suffix)| suffix == "slice")
 }
 
 fn children(directory: &PathBuf) -> Vec<(String, PathBuf)> {

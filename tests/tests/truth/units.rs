@@ -123,7 +123,9 @@ fn each_told_once(finished: &Finished, pids: &[u32]) {
             TargetEventKind::Found | TargetEventKind::Started => {
                 lives.entry(life).or_default()[0] += 1;
             }
-            TargetEventKind::Exited => lives.entry(life).or_default()[1] += 1,
+            TargetEventKind::Exited => {
+                lives.entry(life).or_default()[1] += 1;
+            }
             TargetEventKind::Gone | TargetEventKind::Returned => turns.push(event.event),
             TargetEventKind::Waiting | TargetEventKind::Attached | TargetEventKind::Executed => {}
             other @ TargetEventKind::Left => panic!("{other:?} in {event:?}"),
