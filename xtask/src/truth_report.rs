@@ -314,17 +314,23 @@ fn line(of: Row, notes: &BTreeSet<&str>, columns: &[Vec<Measured>], text: &mut S
     for note in notes {
         let _ = write!(text, "; {}", in_cell(note));
     }
-    let goals: BTreeSet<_> = all
-        .iter()
-        .flatten()
-        .map(|m| number(m.goal, m.unit))
-        .collect();
-    let goals: Vec<_> = goals.into_iter().collect();
-    let _ = write!(text, " | {} |", goals.join(" to "));
+    let _ = write!(text, " | {} |", goals(all.iter().flatten().copied()));
     for column in all {
         let _ = write!(text, " {} |", worst(&column));
     }
     text.push('\n');
+}
+
+/// They differ where the judge's own error depends on how long the waits were.
+fn goals<'a>(measured: impl Iterator<Item = &'a Measured>) -> String {
+    let mut all: Vec<_> = measured.map(|m| (m.goal, m.unit)).collect();
+    all.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let ends = [all.first(), all.last()].map(|end| end.map(|(goal, unit)| number(*goal, *unit)));
+    match ends {
+        [Some(lowest), Some(highest)] if lowest == highest => lowest,
+        [Some(lowest), Some(highest)] => format!("{lowest} to {highest}"),
+        _ => String::new(),
+    }
 }
 
 fn worst(measured: &[&Measured]) -> String {

@@ -354,8 +354,7 @@ impl Machine {
     }
 
     /// A guest that ends without a verdict gets a second chance, which is said: emulated processors now and then run
-    /// stale code when the kernel patches its own (an int3 oops in `__schedule`, or silence; seen in 3 of 15 runs, as
-    /// hooks came and went). What slowburn itself does wrong shows again.
+    /// stale code when the kernel patches its own (`guest/run-truth.sh`). What slowburn does wrong shows again.
     fn run(&self, cell: &Cell, plan: &Plan) -> Result<Verdict> {
         self.attempt(cell, plan).or_else(|error| {
             println!("{}: no verdict: {error:#}; once more", cell.name());

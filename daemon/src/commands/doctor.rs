@@ -80,7 +80,7 @@ fn print_hook(hooks: &Hooks, need: Need) {
         println!(
             "      system call tracepoints put every thread of the host on the slower system call path"
         );
-        println!("      calls of 32-bit programs have none and are not seen");
+        println!("      calls of 32-bit programs have none and are not counted");
     }
 }
 
