@@ -26,8 +26,9 @@ fn judge_by_the_dying(check: &str, hooks: &str, watched: &Watched) {
     let all: Ours = total(processes);
     let first: Schedstat = watched.kernel_waits()[&watched.pid];
     let own = total(watched.finished.thread_windows(watched.pid));
+    // The first thread goes on a little after the last reading.
     assert!(
-        own.with_unknown.abs_diff(first.run_count) <= EDGE,
+        own.with_unknown.abs_diff(first.run_count) <= 5 * EDGE,
         "{own:?} {first:?}"
     );
     let ours = all.with_unknown - own.with_unknown;
@@ -172,13 +173,13 @@ fn few_ids() {
     fs::write(LIMIT, "1000").expect("root may");
     for hooks in hooks::sched() {
         let check = "lives::few_ids";
-        let watched = Watched::run(&["brief", "--count", "3000"], &["--hooks", &hooks]);
+        let watched = Watched::run(&["brief", "--count", "1200"], &["--hooks", &hooks]);
         judge_by_the_dying(check, &hooks, &watched);
-        let watched = Watched::run(&["forks", "--count", "1500"], &["--hooks", &hooks]);
+        let watched = Watched::run(&["forks", "--count", "1200"], &["--hooks", &hooks]);
         judge_by_the_dying(check, &hooks, &watched);
         let [begun, ended] = lives(&watched);
         assert_eq!(begun, ended);
-        exactly(check, &hooks, "processes", begun.len() as u64, 1_500);
+        exactly(check, &hooks, "processes", begun.len() as u64, 1_200);
         assert_eq!(watched.finished.lost(), 0);
     }
     fs::write(LIMIT, before).expect("root may");

@@ -6,14 +6,14 @@ stty -F /dev/ttyS2 raw
 exec >/dev/ttyS1 2>&1
 
 # Emulated processors now and then run stale code when the kernel patches text that they are in: an int3 oops in
-# __schedule, some minutes into the tests. Two recordings that record nothing keep every tracepoint of the scheduler as
+# __schedule, some minutes into the tests. Two recordings that record nothing keep every tracepoint as
 # it is while hooks come and go, since from two listeners on the kernel patches nothing. Not possible where tracefs is
 # locked down.
 for name in one two; do
     instance=/sys/kernel/tracing/instances/keep-$name
     mkdir "$instance" && echo 0 >"$instance/tracing_on" || break
     for event in sched/sched_switch sched/sched_wakeup sched/sched_wakeup_new sched/sched_process_exec \
-        sched/sched_process_exit task/task_newtask task/task_rename; do
+        sched/sched_process_exit task/task_newtask task/task_rename raw_syscalls/sys_enter raw_syscalls/sys_exit; do
         echo 1 >"$instance/events/$event/enable"
     done
 done
