@@ -35,6 +35,10 @@ use crate::{
 /// systemd. What is missing is fetched by apt-get into target/vm, or where `SLOWBURN_VM_CACHE` says; remove
 /// that directory to fetch newer packages. Without options it is kernels 6.1 and 6.12 with cgroup v2.
 #[derive(clap::Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub struct Args {
     /// A kernel to boot; may be repeated
     #[arg(long = "kernel", value_parser = PossibleValuesParser::new(matrix::KERNELS.each_ref().map(|k| k.name)))]
