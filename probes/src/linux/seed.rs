@@ -134,7 +134,7 @@ impl Source {
         }
         self.started(slot)?;
         if !alive {
-            self.finished(slot)?;
+            self.departed(slot);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The live source: loads the programs, drains their events, and samples the records they keep.
 
-use std::{collections::HashMap, io};
+use std::{collections::HashMap, io, mem};
 
 use slowburn_common::{
     event::{ExecEvent, Header},
@@ -82,6 +82,9 @@ pub struct Source {
     /// The kernel side's counters at the last reading.
     lost: [u64; Stat::COUNT],
     pending: Vec<Event>,
+    /// Tasks that ended while they were being found, with their slots. They end after what is in the ring buffer: it may hold the
+    /// start of a process that they created, and a service that has it was never without one.
+    departed: Vec<(u32, Life)>,
     page_shift: u32,
     ns_per_tick: u64,
 }
@@ -107,6 +110,7 @@ impl Source {
             housekeeping_ns: now,
             lost: [0; Stat::COUNT],
             pending: Vec::new(),
+            departed: Vec::new(),
             page_shift: rustix::param::page_size().trailing_zeros(),
             ns_per_tick: ns_per_tick(),
         })
@@ -235,11 +239,16 @@ impl Source {
             self.handle(&event)?;
             out.append(&mut self.pending);
         }
+        let more = taken == DRAIN_LIMIT;
+        if !more {
+            self.tell_departed()?;
+            out.append(&mut self.pending);
+        }
         if monotonic_ns() - self.housekeeping_ns >= HOUSEKEEPING_NS {
             self.keep_house(monotonic_ns().saturating_sub(LATE_NS))?;
             out.append(&mut self.pending);
         }
-        Ok(taken == DRAIN_LIMIT)
+        Ok(more)
     }
 
     /// Ends a window: samples every task and process, and appends [`Event::WindowEnd`]. What is still in the
@@ -365,7 +374,7 @@ impl Source {
     /// Gives back the slots of processes that have no live threads left. Called after all records were
     /// looked through, so that no thread of theirs is still unknown.
     fn free_ended(&mut self) -> Result<(), ProbeError> {
-        for slot in std::mem::take(&mut self.ended) {
+        for slot in mem::take(&mut self.ended) {
             if self.processes.get(&slot).is_some_and(|p| p.live == 0) {
                 self.processes.remove(&slot);
                 self.tasks[slot as usize] = None;
@@ -500,7 +509,7 @@ impl Source {
             return Ok(());
         };
         let thread = tracked.task;
-        let leader_slot = std::mem::replace(&mut tracked.process_slot, slot);
+        let leader_slot = mem::replace(&mut tracked.process_slot, slot);
         // Those whose exit was lost as well: later on, nothing would tell any more which process they were of.
         for ended in self.slots_of(Some(leader_slot))? {
             self.finished(ended)?;
@@ -683,6 +692,24 @@ impl Source {
     /// A task has exited.
     pub(super) fn finished(&mut self, slot: u32) -> Result<(), ProbeError> {
         self.let_go(slot, false)
+    }
+
+    /// A task has exited while it was being found.
+    pub(super) fn departed(&mut self, slot: u32) {
+        let tracked = self.tasks.get(slot as usize).and_then(Option::as_ref);
+        self.departed
+            .extend(tracked.map(|tracked| (slot, tracked.task.thread)));
+    }
+
+    /// Ends them, unless the exit hook was faster: then the slot may be another task's by now.
+    fn tell_departed(&mut self) -> Result<(), ProbeError> {
+        for (slot, life) in mem::take(&mut self.departed) {
+            let tracked = self.tasks[slot as usize].as_ref();
+            if tracked.is_some_and(|tracked| tracked.task.thread == life) {
+                self.finished(slot)?;
+            }
+        }
+        Ok(())
     }
 
     /// A task is not followed any more: takes its last sample, and gives its slot back.

@@ -20,6 +20,7 @@ use slowburn_tests::{
 };
 use tempfile::TempDir;
 
+use crate::hooks;
 use systemd::{Manager, TESTER, idle, installed, mount, run, unified};
 
 const WINDOW: [&str; 2] = ["--window", "200ms"];
@@ -27,13 +28,13 @@ const WINDOW: [&str; 2] = ["--window", "200ms"];
 /// Starts slowburn on something that runs.
 #[track_caller]
 fn attach(args: &[&str]) -> Daemon {
-    Daemon::start(&[args, &WINDOW].concat())
+    Daemon::start(&[args, &WINDOW, hooks::any()].concat())
 }
 
 /// Starts slowburn on something that does not run yet.
 #[track_caller]
 fn wait(args: &[&str]) -> Daemon {
-    let mut daemon = Daemon::start(&[args, &["--wait"], &WINDOW].concat());
+    let mut daemon = attach(&[args, &["--wait"]].concat());
     wait_for(&mut daemon, TargetEventKind::Waiting, 1);
     daemon
 }
@@ -306,11 +307,13 @@ fn forking_service() {
     let finished = daemon.stop();
     let alive = finished.process_windows(pid);
     assert!(!alive.last().expect("it was waited for").ended);
-    let gone = finished
-        .target_events()
-        .iter()
-        .any(|event| event.event == TargetEventKind::Gone);
-    assert!(!gone, "the service was never without a process");
+    let events = finished.target_events();
+    assert!(
+        events
+            .iter()
+            .all(|event| event.event != TargetEventKind::Gone),
+        "the service was never without a process: {events:#?}"
+    );
 }
 
 /// Runs that a timer starts, from the very first one on. They are over before anybody could look, except where
