@@ -107,7 +107,11 @@ pub struct Run {
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     pub max_tasks: u32,
     /// Use these forms of hooks instead of the best that work, such as sched=raw,mem=kprobe
+    ///
+    /// The forms are, best first, tp_btf, raw and classic for sched; fexit, kprobe and syscall for mem. With mem=none, sizes
+    /// are read from /proc once a window, and calls are neither counted nor shown.
     #[arg(long, value_name = "LIST", value_parser = hooks, default_value = "auto")]
+    #[expect(clippy::doc_markdown, reason = "it is shown by --help")]
     pub hooks: HookChoice,
 }
 
@@ -282,7 +286,10 @@ fn hooks(text: &str) -> Result<HookChoice, String> {
 }
 
 fn hook_family(need: Need, text: &str) -> Result<Family, String> {
-    let families = Family::of(need);
+    let mut families = Family::of(need).to_vec();
+    if need == Need::Memory {
+        families.push(Family::None);
+    }
     families
         .iter()
         .copied()
@@ -328,7 +335,7 @@ mod tests {
 
     #[test]
     fn absurd_values_are_usage_errors() {
-        let bad: [&[&str]; 14] = [
+        let bad: [&[&str]; 15] = [
             &["--window", "0s"],
             &["--window", "1000h"],
             &["--window", "soon"],
@@ -343,6 +350,7 @@ mod tests {
             &["--rotate-size", "1"],
             &["--rotate-keep", "3"],
             &["--hooks", "sched=fexit"],
+            &["--hooks", "sched=none"],
         ];
         for args in bad {
             let all: Vec<_> = ["--service", "a"].iter().chain(args).copied().collect();

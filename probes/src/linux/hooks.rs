@@ -45,6 +45,8 @@ pub enum Family {
     Kprobe,
     /// `syscalls:sys_enter_*` and `sys_exit_*` tracepoints. They put every thread of the host on the slow system call path.
     Syscall,
+    /// No hooks at all, on request: sizes are then read from `/proc` once a window, and no call is counted.
+    None,
 }
 
 impl Family {
@@ -57,10 +59,11 @@ impl Family {
             Self::Fexit => "fexit",
             Self::Kprobe => "kprobe",
             Self::Syscall => "syscall",
+            Self::None => "none",
         }
     }
 
-    /// The families that serve a need, best first.
+    /// The families that serve a need, best first. [`Self::None`] is not among them.
     pub fn of(need: Need) -> &'static [Self] {
         match need {
             Need::Tasks | Need::Sched => &[Self::Btf, Self::Raw, Self::Classic],
@@ -271,7 +274,8 @@ fn return_hooks(call: &str, family: Family) -> Vec<Hook> {
     let (form, target) = match family {
         Family::Fexit => ("fexit", Target::Fexit(native_function(call))),
         Family::Kprobe => ("kretprobe", Target::Kprobe(native_function(call))),
-        _ => ("exit", exit_tracepoint(call)),
+        Family::Syscall => ("exit", exit_tracepoint(call)),
+        _ => return Vec::new(),
     };
     vec![Hook {
         program: format!("{form}_{call}"),

@@ -57,38 +57,23 @@ fn available(need: &str, families: [&'static str; 3]) -> Vec<String> {
     available
 }
 
-/// The families for waits and threads that work here, as `--hooks` takes them. With the memory hooks that are attached and
-/// detached the fastest, where there is a choice: a guest takes 4 s for the others, and each check pays that.
+/// The families for waits and threads that work here, as `--hooks` takes them. Nothing is hooked for memory: a guest takes
+/// 4 s to attach and detach such hooks, and each check would pay that.
 pub fn sched() -> Vec<String> {
-    let fast = "syscall";
     let mut families = available("sched", SCHED);
-    if REFUSALS[fast].is_none() {
-        for family in &mut families {
-            *family += ",mem=";
-            *family += fast;
-        }
+    for family in &mut families {
+        *family += ",";
+        *family += WITHOUT_MEMORY;
     }
     families
 }
 
+/// For checks to which memory does not matter.
+pub const WITHOUT_MEMORY: &str = "mem=none";
+
 /// The families for memory that work here, as `--hooks` takes them.
 pub fn memory() -> Vec<String> {
     available("mem", MEMORY)
-}
-
-/// Options for checks to which it does not matter how memory is watched: of the memory hooks that are expected here, those
-/// that are detached the fastest (0.8 s in a guest; 2.3 s for the others).
-pub fn any() -> &'static [&'static str] {
-    if expected().split(',').any(|family| family == "syscall") {
-        &["--hooks", "mem=syscall"]
-    } else {
-        &[]
-    }
-}
-
-/// The families that whoever started the tests expects here.
-fn expected() -> String {
-    env::var("SLOWBURN_TRUTH_HOOKS_EXPECTED").unwrap_or_default()
 }
 
 /// Every kernel offers one of each, and those that are expected of this one.
@@ -101,7 +86,8 @@ fn expected_families_are_available() {
             Some(why) => report::skipped("hooks", family, why),
         }
     }
-    for family in expected().split(',').filter(|family| !family.is_empty()) {
+    let expected = env::var("SLOWBURN_TRUTH_HOOKS_EXPECTED").unwrap_or_default();
+    for family in expected.split(',').filter(|family| !family.is_empty()) {
         assert_eq!(REFUSALS[family], None, "{family} has to be available here");
     }
     println!("used for the checks: {:?} and {:?}", sched(), memory());

@@ -304,7 +304,9 @@ fn windows() {
     const PROCESSES: u64 = 11_000;
     needs_tracing!();
     if in_guest() {
-        skip!("so many processes take 30 s on an emulated processor, and nothing of this depends on the kernel");
+        skip!(
+            "so many processes take 30 s on an emulated processor, and nothing of this depends on the kernel"
+        );
     }
     let count = PROCESSES.to_string();
     let workload = ["forks", "--count", &count];

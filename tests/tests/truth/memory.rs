@@ -1,5 +1,7 @@
 //! Address spaces, compared with the kernel's own count of their pages.
 
+use std::{thread, time::Duration};
+
 use slowburn::stream::{CallName, MemorySummary, Record, Window};
 use slowburn_tests::{needs_tracing, number};
 
@@ -91,8 +93,8 @@ fn with_each_family(check: &str, workload: &[&str], options: &[&str], also: impl
 #[test]
 fn address_space_adds_up_to_the_byte() {
     needs_tracing!();
-    for seed in ["1", "2", "3"] {
-        let workload = ["maps", "--seconds", "0.7", "--seed", seed];
+    for seed in ["1", "2"] {
+        let workload = ["maps", "--seconds", "1", "--seed", seed];
         with_each_family(
             "address_space_adds_up_to_the_byte",
             &workload,
@@ -204,4 +206,23 @@ fn smallest_mapping_is_heeded() {
             assert!(records > 10, "{records}");
         },
     );
+}
+
+/// Nothing is hooked: sizes come from the kernel, window by window, and no call is counted.
+#[test]
+fn sizes_without_hooks() {
+    needs_tracing!();
+    let workload = ["maps", "--seconds", "0.5", "--seed", "7"];
+    let options = ["--hooks", hooks::WITHOUT_MEMORY];
+    let watched = Watched::run_with(&workload, &options, |workload| {
+        let facts = workload.work();
+        thread::sleep(Duration::from_millis(1_600));
+        facts
+    });
+    sizes_are_exact(
+        "memory::sizes_without_hooks",
+        hooks::WITHOUT_MEMORY,
+        &watched,
+    );
+    assert_eq!(calls(&watched).map(|(_, count)| count), [0; 8]);
 }

@@ -20,7 +20,7 @@ use slowburn_tests::{
 };
 use tempfile::TempDir;
 
-use crate::hooks;
+use crate::hooks::WITHOUT_MEMORY;
 use systemd::{Manager, TESTER, idle, installed, mount, run, unified};
 
 const WINDOW: [&str; 2] = ["--window", "200ms"];
@@ -28,7 +28,7 @@ const WINDOW: [&str; 2] = ["--window", "200ms"];
 /// Starts slowburn on something that runs.
 #[track_caller]
 fn attach(args: &[&str]) -> Daemon {
-    Daemon::start(&[args, &WINDOW, hooks::any()].concat())
+    Daemon::start(&[args, &WINDOW, &["--hooks", WITHOUT_MEMORY]].concat())
 }
 
 /// Starts slowburn on something that does not run yet.
