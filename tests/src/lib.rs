@@ -224,8 +224,17 @@ impl Daemon {
     #[track_caller]
     pub fn start(args: &[&str]) -> Self {
         let mut daemon = Self::spawn(args);
-        daemon.wait_for("start record", |record| matches!(record, Record::Start(_)));
+        daemon.wait_for_start();
         daemon
+    }
+
+    /// Waits until it has attached.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    #[track_caller]
+    pub fn wait_for_start(&mut self) {
+        self.wait_for("start record", |record| matches!(record, Record::Start(_)));
     }
 
     /// Starts `slowburn run` with these arguments and an output file of its own.

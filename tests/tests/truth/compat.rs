@@ -16,15 +16,14 @@ use crate::{
 fn calls_through_the_32_bit_entry() {
     const CHECK: &str = "compat::calls_through_the_32_bit_entry";
     needs_tracing!();
-    for hooks in hooks::memory() {
-        let watched = Watched::run(&["compat", "--native-last"], &["--hooks", &hooks]);
+    for watched in Watched::run_each(hooks::memory(), &["compat", "--native-last"], &[]) {
         if watched.facts["entry"] == false {
-            report::skipped(CHECK, &hooks, "the kernel has no 32-bit entry");
+            report::skipped(CHECK, &watched.hooks, "the kernel has no 32-bit entry");
             continue;
         }
-        sizes_are_exact(CHECK, &hooks, &watched);
+        sizes_are_exact(CHECK, &watched);
         let counts = calls(&watched).map(|(_, count)| count);
-        if hooks == "mem=syscall" {
+        if watched.hooks == "mem=syscall" {
             assert_eq!(counts, [1, 0, 0, 0, 0, 0, 0, 0], "only the native mmap");
         } else {
             counts_are_exact(&watched);
@@ -41,10 +40,9 @@ fn calls_through_the_32_bit_entry() {
 fn shared_memory_and_keys() {
     const CHECK: &str = "compat::shared_memory_and_keys";
     needs_tracing!();
-    for hooks in hooks::memory() {
-        for workload in [&["shared"][..], &["shared", "--detach"]] {
-            let watched = Watched::run(workload, &["--hooks", &hooks]);
-            sizes_are_exact(CHECK, &hooks, &watched);
+    for workload in [&["shared"][..], &["shared", "--detach"]] {
+        for watched in Watched::run_each(hooks::memory(), workload, &[]) {
+            sizes_are_exact(CHECK, &watched);
             let (before, after) = (&watched.before, &watched.after);
             assert!(
                 after.data_bytes > before.data_bytes,

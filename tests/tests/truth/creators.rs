@@ -52,8 +52,7 @@ pub fn compare(
 #[test]
 fn threads_that_start_threads() {
     needs_tracing!();
-    for hooks in hooks::sched() {
-        let watched = Watched::run(&["creators", "--width", "4"], &["--hooks", &hooks]);
+    for watched in Watched::run_each(hooks::sched(), &["creators", "--width", "4"], &[]) {
         let pairs = watched.facts["creators"].as_array().expect("a list");
         let number = |value: &serde_json::Value| value.as_u64().expect("an id") as u32;
         let theirs: BTreeMap<_, _> = pairs
@@ -64,7 +63,7 @@ fn threads_that_start_threads() {
         let ours = told(&watched.finished, watched.pid);
         compare(
             "creators::threads_that_start_threads",
-            &hooks,
+            &watched.hooks,
             "the threads themselves",
             &ours,
             &theirs,
@@ -77,7 +76,7 @@ fn threads_that_start_threads() {
         let live = last.threads.expect("a process has threads").live;
         require(&Measure {
             check: "creators::threads_that_start_threads",
-            hooks: &hooks,
+            hooks: &watched.hooks,
             quantity: "live threads",
             judge: "/proc",
             ours: live as f64,

@@ -50,18 +50,17 @@ fn check_with(
     work: impl Fn(&mut slowburn_tests::Workload) -> serde_json::Value,
     also: impl Fn(&Watched),
 ) {
-    for hooks in hooks::sched() {
-        let mut recorded = None;
-        let watched = Watched::run_with(workload, &["--hooks", &hooks], |workload| {
-            let timeline = Timeline::start(threads);
-            let facts = work(workload);
-            recorded = timeline.and_then(Timeline::finish);
-            facts
-        });
+    let mut recorded = None;
+    let watched = Watched::run_with(hooks::sched(), workload, &[], |workload| {
+        let timeline = Timeline::start(threads);
+        let facts = work(workload);
+        recorded = timeline.and_then(Timeline::finish);
+        facts
+    });
+    for watched in watched {
         also(&watched);
         Comparison {
             check: &format!("delays::{name}"),
-            hooks: &hooks,
             watched: &watched,
         }
         .judge(recorded.as_ref());
@@ -71,7 +70,6 @@ fn check_with(
 
 struct Comparison<'a> {
     check: &'a str,
-    hooks: &'a str,
     watched: &'a Watched,
 }
 
@@ -84,7 +82,7 @@ impl Comparison<'_> {
             None => Err("there is no timeline".to_owned()),
         };
         if let Err(why) = &short {
-            report::skipped(self.check, self.hooks, why);
+            report::skipped(self.check, &self.watched.hooks, why);
         }
         // The kernel's own account errs by some microseconds a wait, both ways; the timeline may lack a wait in a
         // thousand, and that one may have been long. One of them has to agree.
@@ -93,7 +91,7 @@ impl Comparison<'_> {
             judges.is_empty() || judges.iter().any(|worst| worst.error <= worst.goal),
             "{} [{}]: sums are off: {judges:?}",
             self.check,
-            self.hooks
+            self.watched.hooks
         );
     }
 
@@ -182,7 +180,7 @@ impl Comparison<'_> {
     ) -> Measure<'a> {
         Measure {
             check: self.check,
-            hooks: self.hooks,
+            hooks: &self.watched.hooks,
             quantity: measure,
             judge,
             ours: worst.ours,

@@ -66,8 +66,7 @@ fn from_histograms(windows: &[&Window]) -> Vec<u64> {
 #[test]
 fn behind_a_real_time_thread() {
     needs_tracing!();
-    for hooks in hooks::sched() {
-        let watched = Watched::run(&["hog"], &["--hooks", &hooks, "--slow", "400us"]);
+    for watched in Watched::run_each(hooks::sched(), &["hog"], &["--slow", "400us"]) {
         if watched.result("hog")["realtime"] != true {
             skip!("the kernel refuses real-time priority");
         }
@@ -91,7 +90,7 @@ fn behind_a_real_time_thread() {
         let measure = |quantity, ours: u64, off: u64| {
             require(&Measure {
                 check: "known_delays::behind_a_real_time_thread",
-                hooks: &hooks,
+                hooks: &watched.hooks,
                 quantity,
                 judge: "the hog's clock",
                 ours: ours as f64,

@@ -18,7 +18,8 @@ const EDGE: u64 = 2;
 /// Waits of all that the workload has started, as each read them itself at the end of its life, against all that is in
 /// our windows beside the first thread's own. Between reading and ending a task may wait once more, on a slow machine
 /// more often: ours may be more than theirs by that, and never less.
-fn judge_by_the_dying(check: &str, hooks: &str, watched: &Watched) {
+fn judge_by_the_dying(check: &str, watched: &Watched) {
+    let hooks = &watched.hooks;
     let processes = watched
         .finished
         .windows()
@@ -60,13 +61,8 @@ fn judge_by_the_dying(check: &str, hooks: &str, watched: &Watched) {
 #[test]
 fn threads_that_live_for_microseconds() {
     needs_tracing!();
-    for hooks in hooks::sched() {
-        let watched = Watched::run(&["brief", "--count", "2000"], &["--hooks", &hooks]);
-        judge_by_the_dying(
-            "lives::threads_that_live_for_microseconds",
-            &hooks,
-            &watched,
-        );
+    for watched in Watched::run_each(hooks::sched(), &["brief", "--count", "2000"], &[]) {
+        judge_by_the_dying("lives::threads_that_live_for_microseconds", &watched);
         let windows = watched.finished.process_windows(watched.pid);
         let threads = windows.iter().filter_map(|window| window.threads);
         let (created, exited) = threads.fold((0, 0), |sum, threads| {
@@ -75,7 +71,7 @@ fn threads_that_live_for_microseconds() {
         for (measure, ours) in [("threads created", created), ("threads ended", exited)] {
             exactly(
                 "lives::threads_that_live_for_microseconds",
-                &hooks,
+                &watched.hooks,
                 measure,
                 ours,
                 2_000,
@@ -121,13 +117,18 @@ fn lives(watched: &Watched) -> [BTreeSet<(u32, Moment)>; 2] {
 #[test]
 fn processes_that_live_for_microseconds() {
     needs_tracing!();
-    for hooks in hooks::sched() {
-        let watched = Watched::run(&["forks", "--count", "1000"], &["--hooks", &hooks]);
+    for watched in Watched::run_each(hooks::sched(), &["forks", "--count", "1000"], &[]) {
         let check = "lives::processes_that_live_for_microseconds";
-        judge_by_the_dying(check, &hooks, &watched);
+        judge_by_the_dying(check, &watched);
         let [begun, ended] = lives(&watched);
         assert_eq!(begun, ended);
-        exactly(check, &hooks, "processes", begun.len() as u64, 1_000);
+        exactly(
+            check,
+            &watched.hooks,
+            "processes",
+            begun.len() as u64,
+            1_000,
+        );
         watched.finished.identities_are_whole();
     }
 }
@@ -136,17 +137,16 @@ fn processes_that_live_for_microseconds() {
 #[test]
 fn lives_that_share_an_id() {
     needs_tracing!();
-    for hooks in hooks::sched() {
-        let watched = Watched::run(&["reuse", "--count", "300"], &["--hooks", &hooks]);
+    for watched in Watched::run_each(hooks::sched(), &["reuse", "--count", "300"], &[]) {
         let check = "lives::lives_that_share_an_id";
-        judge_by_the_dying(check, &hooks, &watched);
+        judge_by_the_dying(check, &watched);
         let pid = number(&watched.facts, "pid") as u32;
         let [begun, ended] = lives(&watched);
         assert_eq!(begun, ended);
         // One more: the child that was forked to find a free id.
         exactly(
             check,
-            &hooks,
+            &watched.hooks,
             "lives of one id",
             begun.iter().filter(|life| life.0 == pid).count() as u64,
             301,
@@ -171,15 +171,21 @@ fn few_ids() {
     }
     let before = fs::read_to_string(LIMIT).expect("it is there");
     fs::write(LIMIT, "1000").expect("root may");
-    for hooks in hooks::sched() {
-        let check = "lives::few_ids";
-        let watched = Watched::run(&["brief", "--count", "1200"], &["--hooks", &hooks]);
-        judge_by_the_dying(check, &hooks, &watched);
-        let watched = Watched::run(&["forks", "--count", "1200"], &["--hooks", &hooks]);
-        judge_by_the_dying(check, &hooks, &watched);
+    let check = "lives::few_ids";
+    for watched in Watched::run_each(hooks::sched(), &["brief", "--count", "1200"], &[]) {
+        judge_by_the_dying(check, &watched);
+    }
+    for watched in Watched::run_each(hooks::sched(), &["forks", "--count", "1200"], &[]) {
+        judge_by_the_dying(check, &watched);
         let [begun, ended] = lives(&watched);
         assert_eq!(begun, ended);
-        exactly(check, &hooks, "processes", begun.len() as u64, 1_200);
+        exactly(
+            check,
+            &watched.hooks,
+            "processes",
+            begun.len() as u64,
+            1_200,
+        );
         assert_eq!(watched.finished.lost(), 0);
     }
     fs::write(LIMIT, before).expect("root may");
@@ -190,13 +196,13 @@ fn few_ids() {
 #[test]
 fn borrowed_address_space() {
     needs_tracing!();
-    for hooks in hooks::memory() {
-        let workload = ["vforks", "--count", "200"];
-        let watched = Watched::run_with(&workload, &["--hooks", &hooks], |workload| {
-            let facts = workload.work();
-            thread::sleep(Duration::from_millis(1_600));
-            facts
-        });
+    let workload = ["vforks", "--count", "200"];
+    let watched = Watched::run_with(hooks::memory(), &workload, &[], |workload| {
+        let facts = workload.work();
+        thread::sleep(Duration::from_millis(1_600));
+        facts
+    });
+    for watched in watched {
         let (before, after) = (watched.before.vm_bytes, watched.after.vm_bytes);
         let left = number(&watched.facts, "left_bytes");
         assert!(
@@ -217,7 +223,7 @@ fn borrowed_address_space() {
         for (measure, ours) in [("VmSize from sums", booked), ("VmSize", standing)] {
             require(&Measure {
                 check: "lives::borrowed_address_space",
-                hooks: &hooks,
+                hooks: &watched.hooks,
                 quantity: measure,
                 judge: "/proc",
                 ours: ours as f64,

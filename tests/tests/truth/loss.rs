@@ -140,6 +140,9 @@ fn windows_are_exact_whatever_is_lost() {
     );
 }
 
+/// All events, through a ring that cannot hold 50 ms of them.
+const SMALL_RING: [&str; 4] = ["--events", "all", "--ring-size", "4KiB"];
+
 /// What was lost of a class over the whole run.
 fn lost(finished: &Finished, class: LossClass) -> u64 {
     finished
@@ -178,11 +181,8 @@ fn adds_up(class: &str, hooks: &str, received: u64, lost: u64, made: u64, edge: 
 #[test]
 fn waits() {
     needs_tracing!();
-    for hooks in hooks::sched() {
-        let watched = Watched::run(
-            &["pingpong", "--pairs", "2", "--seconds", "0.5"],
-            &["--hooks", &hooks, "--events", "all", "--ring-size", "4KiB"],
-        );
+    let workload = ["pingpong", "--pairs", "2", "--seconds", "0.5"];
+    for watched in Watched::run_each(hooks::sched(), &workload, &SMALL_RING) {
         let finished = &watched.finished;
         let received = received(finished, |record| matches!(record, Record::Delay(_)));
         let lost = lost(finished, LossClass::Delay);
@@ -198,7 +198,14 @@ fn waits() {
             .sum();
         assert!(lost > 0, "4 KiB cannot hold 50 ms of this");
         let edge = 2 * watched.after.waits.len() as u64;
-        adds_up("waits", &hooks, received, lost + unknown, made, edge);
+        adds_up(
+            "waits",
+            &watched.hooks,
+            received,
+            lost + unknown,
+            made,
+            edge,
+        );
     }
 }
 
@@ -206,11 +213,8 @@ fn waits() {
 #[test]
 fn threads() {
     needs_tracing!();
-    for hooks in hooks::sched() {
-        let watched = Watched::run(
-            &["threads", "--rate", "3000", "--seconds", "1"],
-            &["--hooks", &hooks, "--events", "all", "--ring-size", "4KiB"],
-        );
+    let workload = ["threads", "--rate", "3000", "--seconds", "1"];
+    for watched in Watched::run_each(hooks::sched(), &workload, &SMALL_RING) {
         let finished = &watched.finished;
         let told = |kind| {
             received(
@@ -225,7 +229,7 @@ fn threads() {
         let made = number(&watched.facts, "created");
         adds_up(
             "starts of threads",
-            &hooks,
+            &watched.hooks,
             told(ThreadEventKind::Started),
             0,
             made,
@@ -233,7 +237,7 @@ fn threads() {
         );
         adds_up(
             "exits of threads",
-            &hooks,
+            &watched.hooks,
             told(ThreadEventKind::Exited),
             0,
             made,
@@ -246,24 +250,28 @@ fn threads() {
 #[test]
 fn executions() {
     needs_tracing!();
-    for hooks in hooks::sched() {
-        let watched = Watched::run(
-            &["forks", "--count", "500", "--exec"],
-            &["--hooks", &hooks, "--events", "all", "--ring-size", "4KiB"],
-        );
+    let workload = ["forks", "--count", "500", "--exec"];
+    for watched in Watched::run_each(hooks::sched(), &workload, &SMALL_RING) {
         let finished = &watched.finished;
         let executed = |record: &Record| matches!(record, Record::Target(t) if t.event == TargetEventKind::Executed);
         let lost = lost(finished, LossClass::Exec);
         adds_up(
             "executions",
-            &hooks,
+            &watched.hooks,
             received(finished, executed),
             lost,
             500,
             0,
         );
         let begun = |record: &Record| matches!(record, Record::Target(t) if t.event == TargetEventKind::Started);
-        adds_up("processes", &hooks, received(finished, begun), 0, 500, 0);
+        adds_up(
+            "processes",
+            &watched.hooks,
+            received(finished, begun),
+            0,
+            500,
+            0,
+        );
     }
 }
 
@@ -271,11 +279,8 @@ fn executions() {
 #[test]
 fn tasks() {
     needs_tracing!();
-    for hooks in hooks::sched() {
-        let watched = Watched::run(
-            &["idle-threads", "--later", "150"],
-            &["--hooks", &hooks, "--max-tasks", "64"],
-        );
+    let workload = ["idle-threads", "--later", "150"];
+    for watched in Watched::run_each(hooks::sched(), &workload, &["--max-tasks", "64"]) {
         let last = watched
             .finished
             .process_windows(watched.pid)
@@ -284,7 +289,7 @@ fn tasks() {
         let live = last.threads.expect("a process has threads").live;
         adds_up(
             "tasks",
-            &hooks,
+            &watched.hooks,
             live,
             lost(&watched.finished, LossClass::Task),
             151,

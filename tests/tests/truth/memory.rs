@@ -19,7 +19,7 @@ fn sum(windows: &[&Window], field: impl Fn(&MemorySummary) -> u64) -> u64 {
 }
 
 /// Sums of the windows and standing figures against `/proc`.
-pub fn sizes_are_exact(check: &str, hooks: &str, watched: &Watched) {
+pub fn sizes_are_exact(check: &str, watched: &Watched) {
     let windows = watched.finished.process_windows(watched.pid);
     let (before, after) = (&watched.before, &watched.after);
     let exact = |quantity, up: Field, down: Field, kernel: (u64, u64)| {
@@ -27,7 +27,7 @@ pub fn sizes_are_exact(check: &str, hooks: &str, watched: &Watched) {
         let theirs = kernel.1 as f64 - kernel.0 as f64;
         require(&Measure {
             check,
-            hooks,
+            hooks: &watched.hooks,
             quantity,
             judge: "/proc",
             ours,
@@ -82,9 +82,8 @@ pub fn counts_are_exact(watched: &Watched) {
 
 /// Runs the workload with each family of hooks.
 fn with_each_family(check: &str, workload: &[&str], options: &[&str], also: impl Fn(&Watched)) {
-    for hooks in hooks::memory() {
-        let watched = Watched::run(workload, &[&["--hooks", &hooks], options].concat());
-        sizes_are_exact(&format!("memory::{check}"), &hooks, &watched);
+    for watched in Watched::run_each(hooks::memory(), workload, options) {
+        sizes_are_exact(&format!("memory::{check}"), &watched);
         counts_are_exact(&watched);
         also(&watched);
     }
@@ -213,16 +212,14 @@ fn smallest_mapping_is_heeded() {
 fn sizes_without_hooks() {
     needs_tracing!();
     let workload = ["maps", "--seconds", "0.5", "--seed", "7"];
-    let options = ["--hooks", hooks::WITHOUT_MEMORY];
-    let watched = Watched::run_with(&workload, &options, |workload| {
+    let families = vec![hooks::WITHOUT_MEMORY.to_owned()];
+    let watched = Watched::run_with(families, &workload, &[], |workload| {
         let facts = workload.work();
         thread::sleep(Duration::from_millis(1_600));
         facts
     });
-    sizes_are_exact(
-        "memory::sizes_without_hooks",
-        hooks::WITHOUT_MEMORY,
-        &watched,
-    );
-    assert_eq!(calls(&watched).map(|(_, count)| count), [0; 8]);
+    for watched in watched {
+        sizes_are_exact("memory::sizes_without_hooks", &watched);
+        assert_eq!(calls(&watched).map(|(_, count)| count), [0; 8]);
+    }
 }

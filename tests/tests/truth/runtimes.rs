@@ -13,14 +13,12 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use slowburn::stream::{MemorySummary, Window};
-use slowburn_tests::{
-    Daemon, Finished, binary, eventually, needs_tracing, skip, tasks, unique_name,
-};
+use slowburn_tests::{Workload, binary, eventually, needs_tracing, skip, tasks, unique_name};
 
 use crate::{
     creators, hooks,
     report::{Measure, Unit, require},
-    watch::{Account, Watched},
+    watch::{Account, Watched, Watchers},
 };
 
 /// A program that begins stopped, so that it is followed from its first instruction. Killed when dropped.
@@ -96,32 +94,24 @@ fn installed(candidates: &[&str]) -> Option<PathBuf> {
 }
 
 fn follow(name: &str, command: &[&str]) {
-    for hooks in hooks::memory() {
-        let check = format!("runtimes::{name}");
-        let mut runtime = Runtime::begin(command);
-        let pid = runtime.pid();
-        let daemon = Daemon::start(&[
-            "--pid",
-            &pid.to_string(),
-            "--window",
-            "500ms",
-            "--hooks",
-            &hooks,
-        ]);
-        let births = Births::start();
-        runtime.work();
-        let theirs = births.map(|births| births.below(pid));
-        let after = Account::read(pid);
-        // A window that begins and ends while nothing runs.
-        thread::sleep(Duration::from_millis(1_100));
-        let finished = daemon.stop();
+    let check = format!("runtimes::{name}");
+    let mut runtime = Runtime::begin(command);
+    let pid = runtime.pid();
+    let watchers = Watchers::start(pid, hooks::memory(), &["--window", "500ms"]);
+    let births = Births::start();
+    runtime.work();
+    let theirs = births.map(|births| births.below(pid));
+    let after = Account::read(pid);
+    // A window that begins and ends while nothing runs.
+    thread::sleep(Duration::from_millis(1_100));
+    for (hooks, finished) in watchers.stop() {
         let windows = finished.process_windows(pid);
         let last = windows.last().expect("there are windows");
         standing(&check, &hooks, last, &after);
         threads(&check, &hooks, last, &after);
-        if let Some(theirs) = theirs {
+        if let Some(theirs) = &theirs {
             let ours = creators::told(&finished, pid);
-            creators::compare(&check, &hooks, "task_newtask", &ours, &theirs);
+            creators::compare(&check, &hooks, "task_newtask", &ours, theirs);
         }
         assert!(windows.iter().map(|w| w.memory.map_calls).sum::<u64>() > 10);
         assert_eq!(finished.lost(), 0);
@@ -226,15 +216,8 @@ fn births_are_read_right() {
 #[test]
 fn glibc() {
     needs_tracing!();
-    for hooks in hooks::memory() {
-        let watched = Watched::run(&["heap"], &["--hooks", &hooks]);
-        heap_is_exact(
-            "runtimes::glibc",
-            &hooks,
-            &watched.finished,
-            watched.pid,
-            &watched.after,
-        );
+    for watched in Watched::run_each(hooks::memory(), &["heap"], &[]) {
+        heap_is_exact("runtimes::glibc", &watched);
     }
 }
 
@@ -245,32 +228,22 @@ fn jemalloc() {
         skip!("libjemalloc2 is not installed");
     };
     let preload = format!("LD_PRELOAD={}", library.display());
-    for hooks in hooks::memory() {
-        let watched = Watched::run_under(&["env", &preload], &["heap"], &["--hooks", &hooks]);
-        heap_is_exact(
-            "runtimes::jemalloc",
-            &hooks,
-            &watched.finished,
-            watched.pid,
-            &watched.after,
-        );
+    let workload = Workload::start_under(&unique_name("sb"), &["env", &preload], &["heap"]);
+    for watched in Watched::watch(hooks::memory(), workload, &[], Workload::work) {
+        heap_is_exact("runtimes::jemalloc", &watched);
     }
 }
 
-fn heap_is_exact(check: &str, hooks: &str, finished: &Finished, pid: u32, after: &Account) {
-    let windows = finished.process_windows(pid);
-    standing(
-        check,
-        hooks,
-        windows.last().expect("there are windows"),
-        after,
-    );
+fn heap_is_exact(check: &str, watched: &Watched) {
+    let windows = watched.finished.process_windows(watched.pid);
+    let last = windows.last().expect("there are windows");
+    standing(check, &watched.hooks, last, &watched.after);
     let calls: u64 = windows
         .iter()
         .map(|w| w.memory.map_calls + w.memory.brk_calls + w.memory.protect_calls)
         .sum();
     assert!(calls > 10, "{calls} calls");
-    assert_eq!(finished.lost(), 0);
+    assert_eq!(watched.finished.lost(), 0);
 }
 
 #[test]
