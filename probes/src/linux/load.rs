@@ -57,10 +57,11 @@ pub fn load(options: &Options) -> Result<Loaded, ProbeError> {
         return Err(ProbeError::PidNamespace);
     }
     let offsets = Offsets::of_running_kernel()?;
-    let btf = Btf::from_sys_fs().map_err(|e| ProbeError::NoBtf(e.to_string()))?;
     let ids = highest_task_id();
     let slots = options.limits.max_tasks + 1;
-    let mut ebpf = load_object(&btf, &offsets, options, ids, slots)?;
+    let mut ebpf = load_object(&offsets, options, ids, slots)?;
+    // Only now: the loader parses one of its own, and each takes 20 MB.
+    let btf = Btf::from_sys_fs().map_err(|e| ProbeError::NoBtf(e.to_string()))?;
     let tables = map_tables(&ebpf, options, ids, slots).map_err(map_io)?;
     let logger = options
         .kernel_log
@@ -113,7 +114,6 @@ fn highest_task_id() -> u32 {
 }
 
 fn load_object(
-    btf: &Btf,
     offsets: &Offsets,
     options: &Options,
     ids: u32,
@@ -123,7 +123,6 @@ fn load_object(
     let log_level = if options.kernel_log { 0xff_u8 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
-        .btf(Some(btf))
         .map_max_entries("RECORDS", slots)
         .map_max_entries("FREE_SLOTS", slots)
         .map_max_entries("SLOTS", ids.div_ceil(SLOTS_PER_ELEMENT))

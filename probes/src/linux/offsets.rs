@@ -4,7 +4,7 @@
 //! and given to the programs as read-only globals before they are loaded. What exists is decided
 //! by the presence of a field, never by the kernel's version: vendors back-port.
 
-use btf_rs::{Btf, Struct, Type};
+use btf_rs::{Backend, Btf, Struct, Type};
 
 use super::error::ProbeError;
 
@@ -42,8 +42,7 @@ impl Offsets {
     /// # Errors
     /// If the kernel has no BTF, or lacks one of the fields.
     pub fn of_running_kernel() -> Result<Self, ProbeError> {
-        let btf = Btf::from_file("/sys/kernel/btf/vmlinux")
-            .map_err(|e| ProbeError::NoBtf(e.to_string()))?;
+        let btf = kernel_btf().map_err(|e| ProbeError::NoBtf(e.to_string()))?;
         let task = Layout::of(&btf, "task_struct")?;
         let mm = Layout::of(&btf, "mm_struct")?;
         let regs = Layout::of(&btf, "pt_regs")?;
@@ -63,6 +62,14 @@ impl Offsets {
             compat_args: regs.offsets(["bx", "cx", "dx", "si"])?,
         })
     }
+}
+
+/// Mapped, which takes a fraction of the time and memory, where the kernel allows that (6.16); else read in one piece, since
+/// the reader asks for its position at every step.
+fn kernel_btf() -> Result<Btf, btf_rs::Error> {
+    const PATH: &str = "/sys/kernel/btf/vmlinux";
+    Btf::from_file_with_backend(PATH, Backend::Mmap)
+        .or_else(|_| Btf::from_bytes(&std::fs::read(PATH)?))
 }
 
 /// One structure of the kernel.
