@@ -205,10 +205,15 @@ impl Scope {
         let Some(service) = self.services.get(service as usize) else {
             return Ok(());
         };
-        if Source::is_running(pid) && service.accepts(&self.host, pid).is_none() {
+        if self.has_left(service, pid) {
             source.unfollow(pid)?;
         }
         Ok(())
+    }
+
+    /// Does it run, and does not belong to the service? In this order: what exits has left its cgroup, too.
+    fn has_left(&self, service: &Service, pid: u32) -> bool {
+        service.accepts(&self.host, pid).is_none() && Source::is_running(pid)
     }
 
     /// Compares what is followed with the services, if it is time.
@@ -235,10 +240,7 @@ impl Scope {
                 continue;
             };
             let by_cgroup = !matches!(service.rule, Rule::Process | Rule::Pid);
-            if by_cgroup
-                && Source::is_running(process.id)
-                && service.accepts(&self.host, process.id).is_none()
-            {
+            if by_cgroup && self.has_left(service, process.id) {
                 source.unfollow(process.id)?;
             }
         }

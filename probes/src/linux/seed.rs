@@ -134,7 +134,7 @@ impl Source {
         }
         self.started(slot)?;
         if !alive {
-            self.departed(slot);
+            self.departed(slot)?;
         }
         Ok(())
     }

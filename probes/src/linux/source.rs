@@ -82,9 +82,10 @@ pub struct Source {
     /// The kernel side's counters at the last reading.
     lost: [u64; Stat::COUNT],
     pending: Vec<Event>,
-    /// Tasks that ended while they were being found, with their slots. They end after what is in the ring buffer: it may hold the
-    /// start of a process that they created, and a service that has it was never without one.
-    departed: Vec<(u32, Life)>,
+    /// Tasks that ended while they were being found: slot, identity, and when that was seen. They are told in the order of
+    /// time among what is in the ring buffer. That may begin with a process that they created, and a service that has it
+    /// was never without one.
+    departed: Vec<(u32, Life, u64)>,
     page_shift: u32,
     ns_per_tick: u64,
 }
@@ -241,7 +242,7 @@ impl Source {
         }
         let more = taken == DRAIN_LIMIT;
         if !more {
-            self.tell_departed()?;
+            self.tell_departed(u64::MAX)?;
             out.append(&mut self.pending);
         }
         if monotonic_ns() - self.housekeeping_ns >= HOUSEKEEPING_NS {
@@ -426,7 +427,10 @@ impl Source {
 
     fn handle(&mut self, event: &Wire) -> Result<(), ProbeError> {
         match event {
-            Wire::TaskStart(header) => self.started_as(header.slot, header.tid),
+            Wire::TaskStart(header) => {
+                self.tell_departed(header.ts)?;
+                self.started_as(header.slot, header.tid)
+            }
             Wire::TaskExit(header) => {
                 let record = self.record(header.slot)?;
                 if read!(record, tid) == header.tid && read!(record, exit_ns) != 0 {
@@ -695,15 +699,19 @@ impl Source {
     }
 
     /// A task has exited while it was being found.
-    pub(super) fn departed(&mut self, slot: u32) {
+    pub(super) fn departed(&mut self, slot: u32) -> Result<(), ProbeError> {
+        let exit_ns = read!(self.record(slot)?, exit_ns);
         let tracked = self.tasks.get(slot as usize).and_then(Option::as_ref);
-        self.departed
-            .extend(tracked.map(|tracked| (slot, tracked.task.thread)));
+        let departed = tracked.map(|tracked| (slot, tracked.task.thread, exit_ns));
+        self.departed.extend(departed);
+        Ok(())
     }
 
-    /// Ends them, unless the exit hook was faster: then the slot may be another task's by now.
-    fn tell_departed(&mut self) -> Result<(), ProbeError> {
-        for (slot, life) in mem::take(&mut self.departed) {
+    /// Ends those that were gone by then, unless the exit hook was faster: then the slot may be another task's.
+    fn tell_departed(&mut self, by_ns: u64) -> Result<(), ProbeError> {
+        let told = |departed: &mut (u32, Life, u64)| departed.2 < by_ns;
+        let told: Vec<_> = self.departed.extract_if(.., told).collect();
+        for (slot, life, _) in told {
             let tracked = self.tasks[slot as usize].as_ref();
             if tracked.is_some_and(|tracked| tracked.task.thread == life) {
                 self.finished(slot)?;

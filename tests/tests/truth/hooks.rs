@@ -1,6 +1,6 @@
 //! Which families of hooks this kernel offers: every check is made with each of them.
 
-use std::{collections::BTreeMap, env, process::Stdio, sync::LazyLock};
+use std::{collections::BTreeMap, env, process::Stdio, sync::LazyLock, thread};
 
 use slowburn_tests::{Workload, needs_tracing, slowburn, stderr_of};
 
@@ -11,31 +11,33 @@ const SCHED: [&str; 3] = ["tp_btf", "raw", "classic"];
 /// Families for memory.
 const MEMORY: [&str; 3] = ["fexit", "kprobe", "syscall"];
 
-/// What the kernel said to each family: nothing, or why not.
+/// What the kernel said to each family: nothing, or why not. All are tried side by side.
 static REFUSALS: LazyLock<BTreeMap<&str, Option<String>>> = LazyLock::new(|| {
-    let tried = |need: &'static str, families: [&'static str; 3]| {
-        families.map(|family| (family, refusal(&format!("{need}={family}"))))
-    };
-    tried("sched", SCHED)
-        .into_iter()
-        .chain(tried("mem", MEMORY))
-        .collect()
+    let workload = Workload::start(&["idle-threads"]);
+    let pid = workload.pid_text();
+    let families = [("sched", SCHED), ("mem", MEMORY)];
+    let all = families
+        .iter()
+        .flat_map(|(need, families)| families.map(|family| (*need, family)));
+    thread::scope(|scope| {
+        let tried: Vec<_> = all
+            .map(|(need, family)| {
+                let hooks = format!("{need}={family}");
+                let pid = &pid;
+                (family, scope.spawn(move || refusal(pid, &hooks)))
+            })
+            .collect();
+        tried
+            .into_iter()
+            .map(|(family, tried)| (family, tried.join().expect("it does not panic")))
+            .collect()
+    })
 });
 
 /// Why these hooks cannot be used here, if so.
-fn refusal(hooks: &str) -> Option<String> {
-    let workload = Workload::start(&["idle-threads"]);
-    let output = slowburn(&[
-        "run",
-        "--pid",
-        &workload.pid_text(),
-        "--hooks",
-        hooks,
-        "--duration",
-        "100ms",
-        "--output",
-        "/dev/null",
-    ]);
+fn refusal(pid: &str, hooks: &str) -> Option<String> {
+    let args = ["--pid", pid, "--hooks", hooks, "--duration", "100ms"];
+    let output = slowburn(&[&["run", "--output", "/dev/null"], &args[..]].concat());
     (!output.status.success()).then(|| stderr_of(&output).trim().to_owned())
 }
 

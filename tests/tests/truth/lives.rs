@@ -54,7 +54,8 @@ fn judge_by_the_dying(check: &str, watched: &Watched) {
         theirs: theirs as f64,
         error: ours.saturating_sub(theirs) as f64 / theirs as f64,
         unit: Unit::Ratio,
-        goal: if in_guest() { 0.15 } else { 0.03 },
+        // Where processors are emulated, whoever watches competes with the dying for them.
+        goal: if in_guest() { 0.5 } else { 0.03 },
     });
 }
 

@@ -249,8 +249,10 @@ fn threads() {
 /// Executions of programs while calls flood the ring.
 #[test]
 fn executions() {
+    const EXECUTIONS: u64 = 200;
     needs_tracing!();
-    let workload = ["forks", "--count", "500", "--exec"];
+    let count = EXECUTIONS.to_string();
+    let workload = ["forks", "--count", &count, "--exec"];
     for watched in Watched::run_each(hooks::sched(), &workload, &SMALL_RING) {
         let finished = &watched.finished;
         let executed = |record: &Record| matches!(record, Record::Target(t) if t.event == TargetEventKind::Executed);
@@ -260,7 +262,7 @@ fn executions() {
             &watched.hooks,
             received(finished, executed),
             lost,
-            500,
+            EXECUTIONS,
             0,
         );
         let begun = |record: &Record| matches!(record, Record::Target(t) if t.event == TargetEventKind::Started);
@@ -269,7 +271,7 @@ fn executions() {
             &watched.hooks,
             received(finished, begun),
             0,
-            500,
+            EXECUTIONS,
             0,
         );
     }

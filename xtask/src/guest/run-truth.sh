@@ -20,7 +20,7 @@ done
 
 # One line, whatever it says.
 echo "$(/payload/slowburn doctor --json)" >/dev/ttyS2
-# Those with units wait for systemd most of the time and measure nothing: several at once, at the end.
+# Those with units wait for systemd most of the time: several at once, at the end.
 # Unquoted: without a filter there shall be no argument, and there are several names.
 # shellcheck disable=SC2086
 {

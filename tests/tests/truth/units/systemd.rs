@@ -7,6 +7,7 @@ use std::{
     os::unix::{fs::symlink, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::RwLock,
 };
 
 use slowburn_tests::{binary, eventually};
@@ -23,14 +24,27 @@ pub fn missing() -> Option<String> {
     None
 }
 
-/// Skips the test where there is no systemd, or nothing can be traced.
+/// Held by all tests, for writing by those that need a quick machine: they look at what lives for milliseconds only.
+pub static MACHINE: RwLock<()> = RwLock::new(());
+
+/// Skips the test where there is no systemd, or nothing can be traced. With `alone`, nothing else runs meanwhile.
 #[macro_export]
 macro_rules! needs_systemd {
     () => {
+        $crate::needs_systemd!(@ read);
+    };
+    (alone) => {
+        $crate::needs_systemd!(@ write);
+    };
+    (@ $lock:ident) => {
         if let Some(why) = $crate::units::systemd::missing() {
             slowburn_tests::skip!("{why}");
         }
         slowburn_tests::needs_tracing!();
+        // A failed test leaves nothing behind that matters to others.
+        let _machine = $crate::units::systemd::MACHINE
+            .$lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
     };
 }
 
