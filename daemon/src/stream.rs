@@ -734,6 +734,9 @@ pub enum LossClass {
     Task,
     /// Waits thrown away because the clocks of two CPUs disagreed.
     NegativeWait,
+    /// Runs of programs that the kernel has left out, for whatever process of the host: so many calls may be missing from
+    /// the counts. Sizes and the number of waits are not affected.
+    SkippedRun,
     /// Records that could not be written to the output.
     Output,
     /// Series of windows that the detector had no room for.
@@ -750,6 +753,7 @@ impl From<Class> for LossClass {
             Class::Delay => Self::Delay,
             Class::Task => Self::Task,
             Class::NegativeWait => Self::NegativeWait,
+            Class::SkippedRun => Self::SkippedRun,
         }
     }
 }

@@ -199,6 +199,8 @@ pub enum Class {
     Task,
     /// Waits thrown away because the clocks of two CPUs disagreed.
     NegativeWait,
+    /// Runs of programs that the kernel has left out, for whatever process of the host.
+    SkippedRun,
 }
 
 /// Something that happened, or a reading.

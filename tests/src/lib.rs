@@ -552,11 +552,12 @@ impl Finished {
     }
 
     /// Everything lost over the whole run, except records of waits: with `--events all` there is one for every wait,
-    /// and the kernel here and there does not trace one, which is counted as lost.
+    /// and the kernel here and there does not trace one, which is counted as lost; and except runs that the kernel has left
+    /// out, which happens on busy machines whatever we do.
     pub fn lost(&self) -> u64 {
         let lost = &self.stop_record().lost;
         lost.iter()
-            .filter(|(class, _)| **class != LossClass::Delay)
+            .filter(|(class, _)| !matches!(class, LossClass::Delay | LossClass::SkippedRun))
             .map(|(_, count)| count)
             .sum()
     }

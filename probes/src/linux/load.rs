@@ -17,6 +17,7 @@ use super::{
     hooks::{self, Hooks, Need, Preference},
     offsets::Offsets,
     seed::map_io,
+    skipped::Skipped,
     source::Options,
     support,
     tables::Tables,
@@ -30,6 +31,8 @@ pub struct Loaded {
     /// Keeps the programs attached; dropping it detaches them.
     #[expect(dead_code, reason = "held for what its drop does")]
     pub ebpf: Ebpf,
+    /// Runs of them that were left out.
+    pub skipped: Skipped,
     /// Takes the kernel side's log messages, if there are any.
     pub logger: Option<EbpfLogger<&'static dyn log::Log>>,
     /// Events.
@@ -84,6 +87,7 @@ pub fn load(options: &Options) -> Result<Loaded, ProbeError> {
         stats: take(&mut ebpf, "STATS")?,
         followed_cgroups: take(&mut ebpf, "FOLLOWED_CGROUPS")?,
         followed_names: take(&mut ebpf, "FOLLOWED_NAMES")?,
+        skipped: Skipped::of(&ebpf),
         ebpf,
         tables,
         hooks,

@@ -7,6 +7,7 @@ mod hooks;
 mod load;
 mod offsets;
 mod seed;
+mod skipped;
 mod source;
 mod support;
 mod tables;

@@ -269,6 +269,7 @@ impl Source {
             }
         }
         self.account_processes()?;
+        self.read_skipped();
         out.append(&mut self.pending);
         let now = monotonic_ns();
         self.epoch_ns = epoch_ns_since(self.epoch_ns);
@@ -408,6 +409,17 @@ impl Source {
         }
         self.count_of(Stat::TaskLost)?;
         Ok(())
+    }
+
+    fn read_skipped(&mut self) {
+        let count = self.kernel.skipped.take();
+        if count > 0 {
+            self.pending.push(Event::Loss {
+                ts: self.now(),
+                class: Class::SkippedRun,
+                count,
+            });
+        }
     }
 
     /// Reads a counter of the kernel side, and remembers it.

@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use slowburn::stream::{CallName, MemorySummary, Record, Window};
+use slowburn::stream::{CallName, LossClass, MemorySummary, Record, Window};
 use slowburn_tests::{needs_tracing, number};
 
 use crate::{
@@ -73,11 +73,31 @@ pub fn calls(watched: &Watched) -> [(&'static str, u64); 8] {
     ]
 }
 
-/// The stream has as many calls as the workload says.
+/// Calls, of any process, that the kernel has kept from us.
+fn skipped(watched: &Watched) -> u64 {
+    let lost = &watched.finished.stop_record().lost;
+    lost.get(&LossClass::SkippedRun).copied().unwrap_or(0)
+}
+
+/// The stream has as many calls as the workload says, but for those that the kernel has kept from us, which it counts
+/// for all processes of the machine together.
 pub fn counts_are_exact(watched: &Watched) {
+    let skipped = skipped(watched);
+    let mut missing = 0;
     for (name, count) in calls(watched) {
-        assert_eq!(count, number(&watched.facts, name), "{name}");
+        let made = number(&watched.facts, name);
+        if name == "discarded_bytes" && skipped > 0 {
+            assert!(count <= made, "{name}: {count} of {made}");
+        } else {
+            missing += made
+                .checked_sub(count)
+                .unwrap_or_else(|| panic!("{name}: {count} of {made}"));
+        }
     }
+    assert!(
+        missing <= skipped,
+        "{missing} calls are missing; the kernel admits to {skipped}"
+    );
 }
 
 /// Runs the workload with each family of hooks.
@@ -150,7 +170,13 @@ fn records_add_up(watched: &Watched) {
         ("protect", CallName::Protect),
     ];
     for (name, call) in kinds {
-        assert_eq!(of(call), number(&watched.facts, name), "{name}");
+        let made = number(&watched.facts, name);
+        let least = made.saturating_sub(skipped(watched));
+        assert!(
+            (least..=made).contains(&of(call)),
+            "{name}: {} of {made}",
+            of(call)
+        );
     }
     for mapping in &mappings {
         assert_eq!(
@@ -213,7 +239,7 @@ fn sizes_without_hooks() {
     let families = vec![hooks::WITHOUT_MEMORY.to_owned()];
     let watched = Watched::run_with(families, &workload, &[], |workload| {
         let facts = workload.work();
-        thread::sleep(Duration::from_millis(1_600));
+        thread::sleep(Duration::from_secs(2));
         facts
     });
     for watched in watched {
