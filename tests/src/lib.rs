@@ -30,6 +30,10 @@ use tempfile::TempDir;
 /// How long anything may take that takes milliseconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long slowburn may take to end. Detaching is the kernel's: a real-time one takes a second for each hook, and several
+/// slowburns wait for each other.
+const DETACHING: Duration = Duration::from_secs(180);
+
 /// How often is looked.
 const GLANCE: Duration = Duration::from_millis(5);
 
@@ -438,7 +442,7 @@ impl Daemon {
     /// If it does not end.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
-        wait(&mut self.child, PATIENCE, "slowburn")
+        wait(&mut self.child, DETACHING, "slowburn")
     }
 
     /// Kills it at once.

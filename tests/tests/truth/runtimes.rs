@@ -18,7 +18,7 @@ use slowburn_tests::{Workload, binary, eventually, needs_tracing, skip, tasks, u
 use crate::{
     creators, hooks,
     report::{Measure, Unit, require},
-    watch::{Account, Watched, Watchers},
+    watch::{Account, Watched, Watchers, in_company},
 };
 
 /// A program that begins stopped, so that it is followed from its first instruction. Killed when dropped.
@@ -216,6 +216,7 @@ fn births_are_read_right() {
 #[test]
 fn glibc() {
     needs_tracing!();
+    let _machine = in_company();
     for watched in Watched::run_each(hooks::memory(), &["heap"], &[]) {
         heap_is_exact("runtimes::glibc", &watched);
     }
@@ -224,6 +225,7 @@ fn glibc() {
 #[test]
 fn jemalloc() {
     needs_tracing!();
+    let _machine = in_company();
     let Some(library) = installed(&["/usr/lib/x86_64-linux-gnu/libjemalloc.so.2"]) else {
         skip!("libjemalloc2 is not installed");
     };
@@ -249,6 +251,7 @@ fn heap_is_exact(check: &str, watched: &Watched) {
 #[test]
 fn go() {
     needs_tracing!();
+    let _machine = in_company();
     let Some(program) = built("churn-go") else {
         skip!("there was no Go to build the program with");
     };
@@ -258,6 +261,7 @@ fn go() {
 #[test]
 fn java() {
     needs_tracing!();
+    let _machine = in_company();
     let (Some(java), Some(class)) = (installed(&["/usr/bin/java"]), built("Churn.class")) else {
         skip!("there is no Java");
     };
@@ -277,6 +281,7 @@ fn java() {
 #[test]
 fn node() {
     needs_tracing!();
+    let _machine = in_company();
     let (Some(node), Some(script)) = (installed(&["/usr/bin/node"]), built("churn.js")) else {
         skip!("there is no node");
     };

@@ -7,7 +7,6 @@ use std::{
     os::unix::{fs::symlink, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::RwLock,
 };
 
 use slowburn_tests::{binary, eventually};
@@ -24,9 +23,6 @@ pub fn missing() -> Option<String> {
     None
 }
 
-/// Held by all tests, for writing by those that need a quick machine: they look at what lives for milliseconds only.
-pub static MACHINE: RwLock<()> = RwLock::new(());
-
 /// Skips the test where there is no systemd, or nothing can be traced. With `alone`, nothing else runs meanwhile.
 #[macro_export]
 macro_rules! needs_systemd {
@@ -42,7 +38,7 @@ macro_rules! needs_systemd {
         }
         slowburn_tests::needs_tracing!();
         // A failed test leaves nothing behind that matters to others.
-        let _machine = $crate::units::systemd::MACHINE
+        let _machine = $crate::watch::MACHINE
             .$lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
     };
