@@ -32,7 +32,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long slowburn may take to end. Detaching is the kernel's: a real-time one takes a second for each hook, and several
 /// slowburns wait for each other.
-const DETACHING: Duration = Duration::from_secs(180);
+const DETACHING: Duration = Duration::from_mins(3);
 
 /// How often is looked.
 const GLANCE: Duration = Duration::from_millis(5);

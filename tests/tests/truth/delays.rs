@@ -103,7 +103,7 @@ impl Comparison<'_> {
         for (tid, kernel) in self.watched.kernel_waits() {
             let ours = total(self.watched.finished.thread_windows(tid));
             let recorded = timeline.and_then(|recorded| recorded.get(&tid));
-            let theirs = recorded.map_or(0, |r| r.waits).max(kernel.run_count);
+            let theirs = recorded.map_or(0, |r| r.runs).max(kernel.run_count);
             let off = ours.with_unknown.abs_diff(theirs) as f64;
             worst.see(ours.with_unknown, theirs, off, EDGE);
             let missed = ratio(ours.count, kernel.run_count);

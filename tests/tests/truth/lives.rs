@@ -34,7 +34,7 @@ impl Runs {
         let first = recorded.unwrap_or_default().remove(&watched[0].pid);
         Self {
             watched,
-            timeline: first.map_or(0, |first| first.waits),
+            timeline: first.map_or(0, |first| first.runs),
         }
     }
 }

@@ -23,6 +23,9 @@ pub struct Timeline(PathBuf);
 /// What it says of one thread.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Recorded {
+    /// How often it was put on a CPU: as many waits have ended, whether or not it was seen how they began.
+    pub runs: u64,
+    /// Waits that were seen to begin and to end.
     pub waits: u64,
     pub sum_ns: u64,
 }
@@ -112,8 +115,9 @@ fn waits(text: &str) -> BTreeMap<u32, Recorded> {
                 since.remove(&prev);
             }
             running.insert(next, true);
+            let entry = recorded.entry(next).or_default();
+            entry.runs += 1;
             if let Some(start) = since.remove(&next) {
-                let entry = recorded.entry(next).or_default();
                 entry.waits += 1;
                 entry.sum_ns += now - start;
             }
@@ -143,6 +147,7 @@ fn timeline_is_read_right() {
     assert!(!is_whole(&text.replace("6/6", "6/7")));
     let found = waits(text);
     let a = found[&7];
-    assert_eq!((a.waits, a.sum_ns), (2, 1_050_000));
-    assert!(!found.contains_key(&8), "b was not seen to wait");
+    assert_eq!((a.runs, a.waits, a.sum_ns), (2, 2, 1_050_000));
+    let b = found[&8];
+    assert_eq!((b.runs, b.waits), (1, 0), "b was not seen to wait");
 }
