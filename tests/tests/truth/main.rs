@@ -5,7 +5,6 @@
 //!
 //! - `SLOWBURN_TRUTH_REPORT`: the file that measured errors are appended to, as JSON lines.
 //! - `SLOWBURN_TRUTH_HOOKS_EXPECTED`: hook families that have to be available here, as `tp_btf,raw,syscall`.
-//! - `SLOWBURN_TRUTH_QUICK`: 1 for the best family of each kind only.
 //! - `SLOWBURN_TRUTH_GUEST`: set in a guest, where times are judged with twice the tolerance.
 
 mod bpftrace;
