@@ -34,9 +34,9 @@ echo "$(/payload/slowburn doctor --json)" >/dev/ttyS2
     }
     # Waits are measured on a quiet machine, and calls are counted while nobody else attaches to their functions. What
     # follows waits for runtimes and for systemd most of the time.
-    in_company='^\(runtimes\|units\)::'
-    run 1 -v "$in_company"
-    run 4 "$in_company"
+    run 1 -v -e '^runtimes::' -e '^units::'
+    run 4 '^runtimes::'
+    run 4 '^units::'
 }
 if [ -e "$SLOWBURN_TRUTH_REPORT" ]; then
     cat "$SLOWBURN_TRUTH_REPORT" >/dev/ttyS2
