@@ -63,6 +63,15 @@ fn from_histograms(windows: &[&Window]) -> Vec<u64> {
     waits
 }
 
+/// Is the kernel a real-time one? It says so in its version.
+fn is_real_time() -> bool {
+    let version = rustix::system::uname()
+        .version()
+        .to_string_lossy()
+        .into_owned();
+    version.contains("PREEMPT_RT")
+}
+
 #[test]
 fn behind_a_real_time_thread() {
     needs_tracing!();
@@ -82,8 +91,9 @@ fn behind_a_real_time_thread() {
         }
         // Somebody else may get the CPU for a moment after the hog, and is then the culprit: on a real-time kernel mostly
         // one of its own threads.
+        let one_in = if is_real_time() { 8 } else { 2 };
         assert!(
-            behind_the_hog * 8 >= records.len(),
+            behind_the_hog * one_in >= records.len(),
             "{behind_the_hog} of {} behind the hog",
             records.len()
         );

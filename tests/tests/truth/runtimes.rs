@@ -18,7 +18,7 @@ use slowburn_tests::{Workload, binary, eventually, needs_tracing, skip, tasks, u
 use crate::{
     creators, hooks,
     report::{Measure, Unit, require},
-    watch::{Account, Watched, Watchers, in_company},
+    watch::{Account, Watched, Watchers},
 };
 
 /// A program that begins stopped, so that it is followed from its first instruction. Killed when dropped.
@@ -216,7 +216,6 @@ fn births_are_read_right() {
 #[test]
 fn glibc() {
     needs_tracing!();
-    let _machine = in_company();
     for watched in Watched::run_each(hooks::memory(), &["heap"], &[]) {
         heap_is_exact("runtimes::glibc", &watched);
     }
@@ -225,7 +224,6 @@ fn glibc() {
 #[test]
 fn jemalloc() {
     needs_tracing!();
-    let _machine = in_company();
     let Some(library) = installed(&["/usr/lib/x86_64-linux-gnu/libjemalloc.so.2"]) else {
         skip!("libjemalloc2 is not installed");
     };
@@ -251,7 +249,6 @@ fn heap_is_exact(check: &str, watched: &Watched) {
 #[test]
 fn go() {
     needs_tracing!();
-    let _machine = in_company();
     let Some(program) = built("churn-go") else {
         skip!("there was no Go to build the program with");
     };
@@ -261,7 +258,6 @@ fn go() {
 #[test]
 fn java() {
     needs_tracing!();
-    let _machine = in_company();
     let (Some(java), Some(class)) = (installed(&["/usr/bin/java"]), built("Churn.class")) else {
         skip!("there is no Java");
     };
@@ -281,7 +277,6 @@ fn java() {
 #[test]
 fn node() {
     needs_tracing!();
-    let _machine = in_company();
     let (Some(node), Some(script)) = (installed(&["/usr/bin/node"]), built("churn.js")) else {
         skip!("there is no node");
     };

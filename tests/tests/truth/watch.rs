@@ -1,27 +1,14 @@
 //! Running a workload under the daemon, between two readings of the kernel's own accounts.
 
-use std::{
-    collections::BTreeMap,
-    sync::{PoisonError, RwLock, RwLockReadGuard},
-};
+use std::collections::BTreeMap;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use slowburn::stream::Window;
 use slowburn_tests::{Daemon, Finished, Schedstat, Workload, schedstat, settle, status, tasks};
 
-/// Held by tests that may run side by side; for writing by those of them that look at what lives for milliseconds only, and
-/// need a quick machine for that.
-pub static MACHINE: RwLock<()> = RwLock::new(());
-
 /// Waits by thread.
 pub type Waits = BTreeMap<u32, Schedstat>;
-
-/// For tests that others may run beside.
-pub fn in_company() -> RwLockReadGuard<'static, ()> {
-    // A failed test leaves nothing behind that matters to others.
-    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What the kernel says of a process at one moment.
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@ use std::{
     os::unix::{fs::symlink, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::RwLock,
 };
 
 use slowburn_tests::{binary, eventually};
@@ -23,7 +24,12 @@ pub fn missing() -> Option<String> {
     None
 }
 
-/// Skips the test where there is no systemd, or nothing can be traced. With `alone`, nothing else runs meanwhile.
+/// Held by all tests with units, for writing by those that look at what lives for milliseconds only, and need a quick
+/// machine for that.
+pub static MACHINE: RwLock<()> = RwLock::new(());
+
+/// Skips the test where there is no systemd, or nothing can be traced. With `alone`, no other of them
+/// runs meanwhile.
 #[macro_export]
 macro_rules! needs_systemd {
     () => {
@@ -38,7 +44,7 @@ macro_rules! needs_systemd {
         }
         slowburn_tests::needs_tracing!();
         // A failed test leaves nothing behind that matters to others.
-        let _machine = $crate::watch::MACHINE
+        let _machine = $crate::units::systemd::MACHINE
             .$lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
     };
