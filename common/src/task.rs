@@ -136,7 +136,7 @@ pub struct TaskRecord {
     /// Longest wait since the daemon last took (zeroed) it, in nanoseconds.
     pub delay_max_ns: u64,
     /// The kernel's own sum of the task's waits (`sched_info.run_delay`) when it last left a CPU, plus one; 0 as long as
-    /// it was not seen to. The length of a wait that was not traced is what that sum has grown by.
+    /// it was not seen to. That of a new task is known: it has not waited yet. The length of a wait that was not traced is what that sum has grown by.
     pub kernel_delay_ns: u64,
     /// 1 when the task has got another name since the record's was read.
     pub renamed: u64,

@@ -73,7 +73,7 @@ pub fn switched(prev_tid: u32, preempted: bool, next_tid: u32) {
 #[inline(always)]
 pub fn leaves(record: &mut TaskRecord) {
     let current = TypedTask::current();
-    let total = current.run_delay_ns().map_or(0, |total| total + 1);
+    let total = current.run_delay_ns().map_or(0, kernel_delay);
     if matches!(record.on_cpu, cpu::OFF | cpu::ON_UNTOLD) {
         let before = record.kernel_delay_ns;
         if before == 0 || total < before {
@@ -94,6 +94,12 @@ pub fn leaves(record: &mut TaskRecord) {
         record.renamed = 0;
         record.comm = current.comm();
     }
+}
+
+/// What the kernel's own account says, as [`TaskRecord::kernel_delay_ns`] has it.
+#[inline(always)]
+pub fn kernel_delay(run_delay_ns: u64) -> u64 {
+    run_delay_ns + 1
 }
 
 #[inline(always)]

@@ -14,7 +14,7 @@ use slowburn_common::{
     Comm,
     event::{ExecEvent, Header, kind},
     stats::Stat,
-    task::{MEMBERS_PER_ELEMENT, NO_SLOT, TaskRecord, origin},
+    task::{MEMBERS_PER_ELEMENT, NO_SLOT, TaskRecord, cpu, origin},
 };
 
 use crate::{
@@ -303,6 +303,11 @@ fn fill(record: &mut TaskRecord, new: &Newcomer, slot: u32, now: u64) {
     record.vm_pages = new.vm_pages;
     record.data_pages = new.data_pages;
     record.origin = new.origin;
+    if matches!(new.origin, origin::THREAD | origin::FORK) {
+        // It has not run yet, so that even its first wait is told by the kernel's own account if nothing else tells of it.
+        record.on_cpu = cpu::OFF;
+        record.kernel_delay_ns = sched::kernel_delay(0);
+    }
 }
 
 /// A slot for a new record: one given back, or the next that was never used.

@@ -1,7 +1,7 @@
 //! Waits for a CPU: their number against `schedstat`, their sum against `schedstat` where waits are long and against
 //! the raw timeline of the scheduler.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
 use slowburn_tests::{needs_tracing, number, settle};
@@ -9,7 +9,7 @@ use slowburn_tests::{needs_tracing, number, settle};
 use crate::{
     hooks,
     report::{self, Measure, Unit, in_guest, note, require, sum_goal},
-    timeline::{Recorded, Timeline},
+    timeline::{self, Recording},
     watch::{Ours, Watched, total},
 };
 
@@ -42,7 +42,7 @@ fn check(name: &str, workload: &[&str], threads: &[&str], also: impl Fn(&Watched
     );
 }
 
-/// Compares a workload with each family of hooks. The names of its threads match the given patterns.
+/// Compares a workload with each family of hooks. The names of its threads begin with one of the given.
 fn check_with(
     name: &str,
     workload: &[&str],
@@ -52,9 +52,8 @@ fn check_with(
 ) {
     let mut recorded = None;
     let watched = Watched::run_with(hooks::sched(), workload, &[], |workload| {
-        let timeline = Timeline::start(threads);
-        let facts = work(workload);
-        recorded = timeline.and_then(Timeline::finish);
+        let (facts, recording) = timeline::record(threads, || work(workload));
+        recorded = recording;
         facts
     });
     for watched in watched {
@@ -74,7 +73,7 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    fn judge(&self, timeline: Option<&BTreeMap<u32, Recorded>>) {
+    fn judge(&self, timeline: Option<&Recording>) {
         self.counts(timeline);
         let long = self.sums_by_schedstat();
         let short = match timeline {
@@ -97,7 +96,7 @@ impl Comparison<'_> {
 
     /// Of every thread, and of the process. Neither judge has a wait too many: the one lacks those of threads that are
     /// preempted on their way to sleep, some in a thousand on a real-time kernel, and the other what is not traced.
-    fn counts(&self, timeline: Option<&BTreeMap<u32, Recorded>>) {
+    fn counts(&self, timeline: Option<&Recording>) {
         let (mut worst, mut known) = (Worst::default(), Worst::default());
         let mut sum = Ours::default();
         for (tid, kernel) in self.watched.kernel_waits() {
@@ -147,7 +146,7 @@ impl Comparison<'_> {
     }
 
     /// The errors of threads' mean waits.
-    fn sums_by_timeline(&self, recorded: &BTreeMap<u32, Recorded>) -> Result<Worst, String> {
+    fn sums_by_timeline(&self, recorded: &Recording) -> Result<Worst, String> {
         let mut worst = Worst::default();
         let kernel = self.watched.kernel_waits();
         for tid in self.watched.crew().into_values() {
@@ -231,7 +230,7 @@ fn ratio(ours: u64, theirs: u64) -> f64 {
 fn contention() {
     needs_tracing!();
     let workload = ["contend", "--threads", "6", "--seconds", "1"];
-    check("contention", &workload, &["contend-*"], |watched| {
+    check("contention", &workload, &["contend-"], |watched| {
         assert_eq!(watched.crew().len(), 6);
         for name in watched.crew().keys() {
             assert_eq!(watched.result(name)["pinned"], true);
@@ -254,7 +253,7 @@ fn wake_ups_to_and_fro() {
     check(
         "wake_ups_to_and_fro",
         &workload,
-        &["ping-*", "pong-*"],
+        &["ping-", "pong-"],
         |watched| {
             let rounds: u64 = ["ping-0", "ping-1"]
                 .map(|name| number(watched.result(name), "rounds"))
@@ -269,7 +268,7 @@ fn wake_ups_to_and_fro() {
 fn yields() {
     needs_tracing!();
     let workload = ["yields", "--threads", "3", "--seconds", "1"];
-    check("yields", &workload, &["yield-*"], |watched| {
+    check("yields", &workload, &["yield-"], |watched| {
         for name in watched.crew().keys() {
             let yields = number(watched.result(name), "yields");
             assert!(yields > 100, "{name}: {yields} yields");
@@ -284,7 +283,7 @@ fn preemption_at_different_nice_values() {
     check(
         "preemption_at_different_nice_values",
         &workload,
-        &["nice-*", "sleeper"],
+        &["nice-", "sleeper"],
         |watched| {
             for name in watched
                 .crew()
@@ -303,7 +302,7 @@ fn migrations() {
     check(
         "migrations",
         &["migrate", "--seconds", "1"],
-        &["migrate-*"],
+        &["migrate-"],
         |watched| {
             for name in watched.crew().keys() {
                 let moves = number(watched.result(name), "moves");
@@ -333,7 +332,7 @@ fn signals() {
     check(
         "signals",
         &["signals", "--seconds", "1"],
-        &["signal-*", "sender"],
+        &["signal-", "sender"],
         |watched| {
             let sent = number(watched.result("sender"), "sent");
             assert!(sent > 500, "{sent} signals");
@@ -362,7 +361,7 @@ fn stops() {
     check_with(
         "stops",
         &workload,
-        &["contend-*"],
+        &["contend-"],
         stop_and_continue,
         |watched| {
             assert_eq!(watched.crew().len(), 3);

@@ -12,8 +12,9 @@ use crate::{
     watch::Watched,
 };
 
-/// Shorter than the shortest that the hog makes its victim wait.
-const SHORTEST: u64 = 400_000;
+/// Shorter than the shortest that the hog makes its victim wait, and where a bucket begins: what is a single event from
+/// here on is the same as what the histogram has from here on.
+const SHORTEST: u64 = 393_216;
 
 /// How far, in buckets of the histogram, a wait of ours may be from the known one. The victim gets the CPU a
 /// moment after the hog's last look at the clock.
@@ -75,7 +76,9 @@ fn is_real_time() -> bool {
 #[test]
 fn behind_a_real_time_thread() {
     needs_tracing!();
-    for watched in Watched::run_each(hooks::sched(), &["hog"], &["--slow", "400us"]) {
+    assert_ne!(bucket(SHORTEST), bucket(SHORTEST - 1));
+    let slow = format!("{SHORTEST}ns");
+    for watched in Watched::run_each(hooks::sched(), &["hog"], &["--slow", &slow]) {
         if watched.result("hog")["realtime"] != true {
             skip!("the kernel refuses real-time priority");
         }

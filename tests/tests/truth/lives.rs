@@ -1,57 +1,81 @@
 //! Threads and processes that live for microseconds, share ids or share an address space: all of their waits are
 //! counted, and no life is mistaken for another.
 
-use std::{collections::BTreeSet, fs, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs, hint,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use slowburn::stream::{MemorySummary, Moment, Scope, TargetEventKind};
-use slowburn_tests::{Schedstat, needs_tracing, number, skip};
+use slowburn_tests::{Schedstat, needs_tracing, number, settle, skip};
 
 use crate::{
     hooks,
-    report::{Measure, Unit, in_guest, require},
-    timeline::Timeline,
-    watch::{Ours, Watched, total},
+    report::{self, Measure, Unit, in_guest, require},
+    timeline::{self, Recording},
+    watch::{Watched, total},
 };
 
 /// Waits that two readings may differ by, at the edges.
 const EDGE: u64 = 2;
 
-/// Runs by family of hooks, and how many waits of the first thread the raw timeline has.
-struct Runs {
-    watched: Vec<Watched>,
-    timeline: u64,
+/// Runs a workload once, watched with each family, and compares the waits of its first thread and those of all others
+/// together, which have ended by then.
+fn judged(check: &str, workload: &[&str]) -> Vec<Watched> {
+    let mut timeline = None;
+    let watched = Watched::run_with(hooks::sched(), workload, &[], |workload| {
+        let (facts, recording) = timeline::record(&["sb-", "brief"], || workload.work());
+        timeline = recording;
+        facts
+    });
+    for watched in &watched {
+        judge(check, watched, timeline.as_ref());
+    }
+    watched
 }
 
-impl Runs {
-    fn of(workload: &[&str]) -> Self {
-        let mut recorded = None;
-        let watched = Watched::run_with(hooks::sched(), workload, &[], |workload| {
-            let timeline = Timeline::start(&["sb-*"]);
-            let facts = workload.work();
-            recorded = timeline.and_then(Timeline::finish);
-            facts
-        });
-        let first = recorded.unwrap_or_default().remove(&watched[0].pid);
-        Self {
-            watched,
-            timeline: first.map_or(0, |first| first.runs),
-        }
+fn judge(check: &str, watched: &Watched, timeline: Option<&Recording>) {
+    let hooks = &watched.hooks;
+    let (mut first, mut others) = (0, 0);
+    for (tid, thread) in timeline.into_iter().flatten() {
+        let runs = if *tid == watched.pid {
+            &mut first
+        } else {
+            &mut others
+        };
+        *runs += thread.runs;
+    }
+    let windows = watched.finished.windows();
+    let all = total(windows.filter(|w| w.scope == Scope::Process));
+    let own = total(watched.finished.thread_windows(watched.pid));
+    let schedstat: Schedstat = watched.kernel_waits()[&watched.pid];
+    first_thread(
+        check,
+        hooks,
+        own.with_unknown,
+        schedstat.run_count.max(first),
+    );
+    let ours = all.with_unknown - own.with_unknown;
+    let read_by_the_dying = number(&watched.facts, "run_count");
+    none_missed(check, hooks, ours, read_by_the_dying);
+    match timeline {
+        Some(_) if in_guest() => none_invented(check, hooks, ours, read_by_the_dying.max(others)),
+        None if in_guest() => report::skipped(check, hooks, "there is no timeline"),
+        _ => none_invented(check, hooks, ours, read_by_the_dying),
     }
 }
 
 /// The kernel's own account lacks the waits of a thread that was preempted on its way to sleep; the raw timeline lacks
 /// those that the kernel does not trace. Neither has one too many.
-fn first_thread(check: &str, hooks: &str, ours: u64, schedstat: u64, timeline: u64) {
-    let (theirs, judge) = if timeline > schedstat {
-        (timeline, "the timeline")
-    } else {
-        (schedstat, "schedstat")
-    };
+fn first_thread(check: &str, hooks: &str, ours: u64, theirs: u64) {
     require(&Measure {
         check,
         hooks,
         quantity: "waits of the first thread",
-        judge,
+        judge: "schedstat or timeline",
         ours: ours as f64,
         theirs: theirs as f64,
         error: ours.abs_diff(theirs) as f64,
@@ -60,21 +84,9 @@ fn first_thread(check: &str, hooks: &str, ours: u64, schedstat: u64, timeline: u
     });
 }
 
-/// Waits of all that the workload has started, as each read them itself at the end of its life, against all that is in
-/// our windows beside the first thread's own. Between reading and ending a task may wait once more, on a slow machine
-/// more often: ours may be more than theirs by that, and never less.
-fn judge_by_the_dying(check: &str, timeline: u64, watched: &Watched) {
-    let hooks = &watched.hooks;
-    let processes = watched
-        .finished
-        .windows()
-        .filter(|w| w.scope == Scope::Process);
-    let all: Ours = total(processes);
-    let first: Schedstat = watched.kernel_waits()[&watched.pid];
-    let own = total(watched.finished.thread_windows(watched.pid));
-    first_thread(check, hooks, own.with_unknown, first.run_count, timeline);
-    let ours = all.with_unknown - own.with_unknown;
-    let theirs = number(&watched.facts, "run_count");
+/// What the dying read is less than what the timeline has of them, which goes on after a task's end is told: preempted once more
+/// on its way out, it is no longer a task of the service (13 of 1,026 on a busy machine).
+fn none_missed(check: &str, hooks: &str, ours: u64, theirs: u64) {
     require(&Measure {
         check,
         hooks,
@@ -82,50 +94,92 @@ fn judge_by_the_dying(check: &str, timeline: u64, watched: &Watched) {
         judge: "schedstat read by the dying",
         ours: ours as f64,
         theirs: theirs as f64,
-        error: theirs.saturating_sub(ours + EDGE) as f64,
+        error: theirs.saturating_sub(ours) as f64,
         unit: Unit::Count,
         goal: 0.0,
     });
+}
+
+/// The dying wait again after their last reading, with processors emulated every fourth of them: only the timeline can
+/// tell. On some virtual machines it lacks half of the first runs of new tasks, those on an idle processor; what was
+/// read is closer there (1 in 100 more with two busy loops beside).
+fn none_invented(check: &str, hooks: &str, ours: u64, theirs: u64) {
     require(&Measure {
         check,
         hooks,
-        quantity: "waits after the last reading",
-        judge: "schedstat read by the dying",
+        quantity: "waits invented",
+        judge: "schedstat read by the dying, or timeline",
         ours: ours as f64,
         theirs: theirs as f64,
         error: ours.saturating_sub(theirs) as f64 / theirs as f64,
         unit: Unit::Ratio,
-        // Where processors are emulated, whoever watches competes with the dying for them.
-        goal: if in_guest() { 0.5 } else { 0.03 },
+        goal: if in_guest() { 0.002 } else { 0.1 },
     });
 }
 
 #[test]
 fn threads_that_live_for_microseconds() {
     needs_tracing!();
-    let runs = Runs::of(&["brief", "--count", "2000"]);
-    for watched in &runs.watched {
-        judge_by_the_dying(
-            "lives::threads_that_live_for_microseconds",
-            runs.timeline,
-            watched,
-        );
+    let check = "lives::threads_that_live_for_microseconds";
+    for watched in &judged(check, &["brief", "--count", "2000"]) {
         let windows = watched.finished.process_windows(watched.pid);
         let threads = windows.iter().filter_map(|window| window.threads);
         let (created, exited) = threads.fold((0, 0), |sum, threads| {
             (sum.0 + threads.created, sum.1 + threads.exited)
         });
         for (measure, ours) in [("threads created", created), ("threads ended", exited)] {
-            exactly(
-                "lives::threads_that_live_for_microseconds",
-                &watched.hooks,
-                measure,
-                ours,
-                2_000,
-            );
+            exactly(check, &watched.hooks, measure, ours, 2_000);
         }
         assert_eq!(watched.finished.lost(), 0);
     }
+}
+
+/// Where every CPU is busy, some kernels here and there do not trace how a new thread gets its first one (one of 500 on a
+/// virtual machine). Its wait is counted nevertheless.
+#[test]
+fn first_waits_on_a_busy_machine() {
+    needs_tracing!();
+    let workload = ["idle-threads", "--count", "1", "--later", "1500"];
+    let watched = Watched::run_with(hooks::sched(), &workload, &[], |workload| {
+        let facts = beside_busy_threads(|| workload.work());
+        settle(workload.pid());
+        facts
+    });
+    for watched in watched {
+        let ours = total(watched.finished.process_windows(watched.pid)).with_unknown;
+        let kernel = watched.kernel_waits();
+        let theirs: u64 = kernel.values().map(|thread| thread.run_count).sum();
+        require(&Measure {
+            check: "lives::first_waits_on_a_busy_machine",
+            hooks: &watched.hooks,
+            quantity: "count of waits",
+            judge: "schedstat",
+            ours: ours as f64,
+            theirs: theirs as f64,
+            error: theirs.saturating_sub(ours) as f64,
+            unit: Unit::Count,
+            goal: 0.0,
+        });
+    }
+}
+
+fn beside_busy_threads<T>(work: impl FnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    let cpus = thread::available_parallelism()
+        .expect("it can be told")
+        .get();
+    thread::scope(|scope| {
+        for _ in 0..cpus {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    hint::spin_loop();
+                }
+            });
+        }
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        result
+    })
 }
 
 fn exactly(check: &str, hooks: &str, measure: &str, ours: u64, theirs: u64) {
@@ -164,10 +218,8 @@ fn lives(watched: &Watched) -> [BTreeSet<(u32, Moment)>; 2] {
 #[test]
 fn processes_that_live_for_microseconds() {
     needs_tracing!();
-    let runs = Runs::of(&["forks", "--count", "1000"]);
-    for watched in &runs.watched {
-        let check = "lives::processes_that_live_for_microseconds";
-        judge_by_the_dying(check, runs.timeline, watched);
+    let check = "lives::processes_that_live_for_microseconds";
+    for watched in &judged(check, &["forks", "--count", "1000"]) {
         let [begun, ended] = lives(watched);
         assert_eq!(begun, ended);
         exactly(
@@ -185,10 +237,8 @@ fn processes_that_live_for_microseconds() {
 #[test]
 fn lives_that_share_an_id() {
     needs_tracing!();
-    let runs = Runs::of(&["reuse", "--count", "300"]);
-    for watched in &runs.watched {
-        let check = "lives::lives_that_share_an_id";
-        judge_by_the_dying(check, runs.timeline, watched);
+    let check = "lives::lives_that_share_an_id";
+    for watched in &judged(check, &["reuse", "--count", "300"]) {
         let pid = number(&watched.facts, "pid") as u32;
         let [begun, ended] = lives(watched);
         assert_eq!(begun, ended);
@@ -221,13 +271,8 @@ fn few_ids() {
     let before = fs::read_to_string(LIMIT).expect("it is there");
     fs::write(LIMIT, "1000").expect("root may");
     let check = "lives::few_ids";
-    let runs = Runs::of(&["brief", "--count", "1200"]);
-    for watched in &runs.watched {
-        judge_by_the_dying(check, runs.timeline, watched);
-    }
-    let runs = Runs::of(&["forks", "--count", "1200"]);
-    for watched in &runs.watched {
-        judge_by_the_dying(check, runs.timeline, watched);
+    judged(check, &["brief", "--count", "1200"]);
+    for watched in &judged(check, &["forks", "--count", "1200"]) {
         let [begun, ended] = lives(watched);
         assert_eq!(begun, ended);
         exactly(

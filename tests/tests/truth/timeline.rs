@@ -18,7 +18,10 @@ const ROOT: &str = "/sys/kernel/tracing";
 const BUFFER_KB: &str = "65536";
 
 /// A recording under way. Gone when dropped.
-pub struct Timeline(PathBuf);
+struct Timeline(PathBuf);
+
+/// What it says of each thread whose name matched.
+pub type Recording = BTreeMap<u32, Recorded>;
 
 /// What it says of one thread.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,9 +33,18 @@ pub struct Recorded {
     pub sum_ns: u64,
 }
 
+/// Does something while the tasks whose names begin with one of these are recorded. No recording where there is no
+/// tracefs, or if its buffer was too small.
+pub fn record<T>(names: &[&str], work: impl FnOnce() -> T) -> (T, Option<Recording>) {
+    let timeline = Timeline::start(names);
+    let done = work();
+    let recording = timeline.and_then(|timeline| timeline.finish(names));
+    (done, recording)
+}
+
 impl Timeline {
-    /// Records the tasks whose names match one of these patterns. None where there is no tracefs.
-    pub fn start(names: &[&str]) -> Option<Self> {
+    /// None where there is no tracefs.
+    fn start(names: &[&str]) -> Option<Self> {
         let instance = Path::new(ROOT).join("instances").join(unique_name("sbt"));
         fs::create_dir(&instance).ok()?;
         let timeline = Self(instance);
@@ -43,7 +55,7 @@ impl Timeline {
             let terms = names.iter().flat_map(|name| {
                 fields
                     .iter()
-                    .map(move |field| format!("{field} ~ \"{name}\""))
+                    .map(move |field| format!("{field} ~ \"{name}*\""))
             });
             terms.collect::<Vec<_>>().join(" || ")
         };
@@ -63,12 +75,12 @@ impl Timeline {
         fs::write(&path, value).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
-    /// Ends the recording: what it has, by thread. None if the buffer was too small.
-    pub fn finish(self) -> Option<BTreeMap<u32, Recorded>> {
+    /// Ends the recording. None if the buffer was too small.
+    fn finish(self, names: &[&str]) -> Option<Recording> {
         self.set("tracing_on", "0");
         let text = fs::read(self.0.join("trace")).expect("the instance is ours");
         let text = String::from_utf8_lossy(&text);
-        is_whole(&text).then(|| waits(&text))
+        is_whole(&text).then(|| waits(&text, names))
     }
 }
 
@@ -87,8 +99,8 @@ fn is_whole(text: &str) -> bool {
     numbers.is_some_and(|(have, written)| have == written)
 }
 
-fn waits(text: &str) -> BTreeMap<u32, Recorded> {
-    let mut recorded: BTreeMap<u32, Recorded> = BTreeMap::new();
+fn waits(text: &str, names: &[&str]) -> Recording {
+    let mut recorded = Recording::new();
     // Since when a thread waits.
     let mut since: BTreeMap<u32, u64> = BTreeMap::new();
     let mut running: BTreeMap<u32, bool> = BTreeMap::new();
@@ -115,9 +127,15 @@ fn waits(text: &str) -> BTreeMap<u32, Recorded> {
                 since.remove(&prev);
             }
             running.insert(next, true);
+            let start = since.remove(&next);
+            // Of the others only those switches are here that lead from a thread that matched.
+            let name = field("next_comm=");
+            if !names.iter().any(|start| name.starts_with(start)) {
+                continue;
+            }
             let entry = recorded.entry(next).or_default();
             entry.runs += 1;
-            if let Some(start) = since.remove(&next) {
+            if let Some(start) = start {
                 entry.waits += 1;
                 entry.sum_ns += now - start;
             }
@@ -145,9 +163,10 @@ fn timeline_is_read_right() {
         a-7 [000] d..2. 11.000000: sched_switch: prev_comm=a prev_pid=7 prev_prio=120 prev_state=S ==> next_comm=swapper/0 next_pid=0 next_prio=120\n";
     assert!(is_whole(text));
     assert!(!is_whole(&text.replace("6/6", "6/7")));
-    let found = waits(text);
+    let found = waits(text, &["a", "b"]);
     let a = found[&7];
     assert_eq!((a.runs, a.waits, a.sum_ns), (2, 2, 1_050_000));
     let b = found[&8];
     assert_eq!((b.runs, b.waits), (1, 0), "b was not seen to wait");
+    assert_eq!(waits(text, &["a"]).len(), 1, "nobody asked for b");
 }

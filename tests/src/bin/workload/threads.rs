@@ -62,8 +62,14 @@ pub fn idle(count: u64, later: u64) -> anyhow::Result<()> {
         spawn("idle", sleep_for_good)?;
     }
     crate::ready()?;
+    let (sender, runs) = channel();
     for _ in 0..later {
-        spawn("later", sleep_for_good)?;
+        let sender = sender.clone();
+        spawn("later", move || {
+            let _ = sender.send(());
+            sleep_for_good();
+        })?;
+        runs.recv()?;
     }
     crate::done(&json!({ "threads": 1 + count + later }))?;
     Ok(())
