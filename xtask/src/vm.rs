@@ -339,6 +339,10 @@ const MEMORY_MIB: &str = "2048";
 const ARGUMENTS: &str = "console=ttyS0 panic=-1 quiet systemd.show_status=auto systemd.condition-needs-update=0 \
     tsc=reliable no_timer_check";
 
+/// How long a guest may say nothing before it is taken for dead, which happens without a word in its console. No
+/// test takes half as long, and there is a line after each.
+const SILENCE: Duration = Duration::from_secs(150);
+
 /// How the last line of a guest begins; the status of the tests and the kernel's name follow.
 const VERDICT: &str = "guest ended: ";
 
@@ -444,11 +448,14 @@ fn watch(qemu: &mut Command, timeout: Duration) -> Result<(Counts, String)> {
         .with_context(|| format!("cannot start `{}`", command::line(qemu)))?;
     let lines = lines_from(child.stdout.take());
     let mut end = Instant::now() + timeout;
+    let mut silent = Instant::now() + SILENCE;
     let mut reader = Reader::default();
     let mut verdict = None;
     let ended = loop {
-        match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        let patience = end.min(silent);
+        match lines.recv_timeout(patience.saturating_duration_since(Instant::now())) {
             Ok(line) => {
+                silent = Instant::now() + SILENCE;
                 if let Some(text) = line.strip_prefix(VERDICT) {
                     verdict = Some(text.to_owned());
                     // It has only to turn itself off.
@@ -474,6 +481,7 @@ fn watch(qemu: &mut Command, timeout: Duration) -> Result<(Counts, String)> {
              is newer than the guest's: remove the cache directory to fetch packages anew"
         ),
         None if ended => bail!("the guest ended before its tests did"),
+        None if silent < end => bail!("the guest said nothing for {} s", SILENCE.as_secs()),
         None => bail!(
             "the guest took more than {} s; see --timeout",
             timeout.as_secs()
