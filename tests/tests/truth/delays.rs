@@ -9,7 +9,7 @@ use slowburn_tests::{needs_tracing, number, settle};
 use crate::{
     hooks,
     report::{self, Measure, Unit, in_guest, note, require, sum_goal},
-    timeline::{self, Recording},
+    timeline::{self, Recording, count_waits},
     watch::{Ours, Watched, total},
 };
 
@@ -82,6 +82,11 @@ impl Comparison<'_> {
         };
         if let Err(why) = &short {
             report::skipped(self.check, &self.watched.hooks, why);
+            // The scheduler's clock jumps in guests: a thread that waited for 40 ms has 900 ms in schedstat, by chance. Behind
+            // the hog lengths are judged there, too.
+            if in_guest() && timeline.is_none() {
+                return;
+            }
         }
         // The kernel's own account errs by some microseconds a wait, both ways; the timeline may lack a wait in a
         // thousand, and that one may have been long. One of them has to agree.
@@ -94,16 +99,14 @@ impl Comparison<'_> {
         );
     }
 
-    /// Of every thread, and of the process. Neither judge has a wait too many: the one lacks those of threads that are
-    /// preempted on their way to sleep, some in a thousand on a real-time kernel, and the other what is not traced.
+    /// Of every thread, and of the process.
     fn counts(&self, timeline: Option<&Recording>) {
         let (mut worst, mut known) = (Worst::default(), Worst::default());
         let mut sum = Ours::default();
         for (tid, kernel) in self.watched.kernel_waits() {
             let ours = total(self.watched.finished.thread_windows(tid));
-            let recorded = timeline.and_then(|recorded| recorded.get(&tid));
-            let theirs = recorded.map_or(0, |r| r.runs).max(kernel.run_count);
-            let off = ours.with_unknown.abs_diff(theirs) as f64;
+            let runs = timeline.map(|recorded| recorded.get(&tid).map_or(0, |thread| thread.runs));
+            let (theirs, off) = count_waits(ours.with_unknown, kernel.run_count, runs);
             worst.see(ours.with_unknown, theirs, off, EDGE);
             let missed = ratio(ours.count, kernel.run_count);
             known.see(ours.count, kernel.run_count, missed, sum_goal());
@@ -361,7 +364,7 @@ fn stops() {
     check_with(
         "stops",
         &workload,
-        &["contend-"],
+        &["contend-", "sb-"],
         stop_and_continue,
         |watched| {
             assert_eq!(watched.crew().len(), 3);

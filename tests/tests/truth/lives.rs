@@ -15,7 +15,7 @@ use slowburn_tests::{Schedstat, needs_tracing, number, settle, skip};
 use crate::{
     hooks,
     report::{self, Measure, Unit, in_guest, require},
-    timeline::{self, Recording},
+    timeline::{self, Recording, count_waits},
     watch::{Watched, total},
 };
 
@@ -52,12 +52,22 @@ fn judge(check: &str, watched: &Watched, timeline: Option<&Recording>) {
     let all = total(windows.filter(|w| w.scope == Scope::Process));
     let own = total(watched.finished.thread_windows(watched.pid));
     let schedstat: Schedstat = watched.kernel_waits()[&watched.pid];
-    first_thread(
+    let (theirs, off) = count_waits(
+        own.with_unknown,
+        schedstat.run_count,
+        timeline.map(|_| first),
+    );
+    require(&Measure {
         check,
         hooks,
-        own.with_unknown,
-        schedstat.run_count.max(first),
-    );
+        quantity: "waits of the first thread",
+        judge: "schedstat or timeline",
+        ours: own.with_unknown as f64,
+        theirs: theirs as f64,
+        error: off,
+        unit: Unit::Count,
+        goal: EDGE as f64,
+    });
     let ours = all.with_unknown - own.with_unknown;
     let read_by_the_dying = number(&watched.facts, "run_count");
     none_missed(check, hooks, ours, read_by_the_dying);
@@ -66,22 +76,6 @@ fn judge(check: &str, watched: &Watched, timeline: Option<&Recording>) {
         None if in_guest() => report::skipped(check, hooks, "there is no timeline"),
         _ => none_invented(check, hooks, ours, read_by_the_dying),
     }
-}
-
-/// The kernel's own account lacks the waits of a thread that was preempted on its way to sleep; the raw timeline lacks
-/// those that the kernel does not trace. Neither has one too many.
-fn first_thread(check: &str, hooks: &str, ours: u64, theirs: u64) {
-    require(&Measure {
-        check,
-        hooks,
-        quantity: "waits of the first thread",
-        judge: "schedstat or timeline",
-        ours: ours as f64,
-        theirs: theirs as f64,
-        error: ours.abs_diff(theirs) as f64,
-        unit: Unit::Count,
-        goal: EDGE as f64,
-    });
 }
 
 /// What the dying read is less than what the timeline has of them, which goes on after a task's end is told: preempted once more

@@ -112,16 +112,19 @@ struct Compat {
     page: u32,
     /// A page that a 32-bit address reaches, for arguments in memory.
     block: *mut [u32; 6],
+    /// Whether to use the form of mmap that has its arguments in memory.
+    oldest: bool,
     counts: Counts,
 }
 
 /// All six calls, some of which fail, through the 32-bit entry.
-pub fn calls(native_last: bool) -> anyhow::Result<()> {
+pub fn calls(native_last: bool, oldest: bool) -> anyhow::Result<()> {
     let entry = has_entry()?;
     let page = page_size();
     let mut compat = Compat {
         page: u32::try_from(page)?,
         block: map_low(page)?.cast(),
+        oldest,
         counts: Counts::default(),
     };
     let room = free_low(1024 * page)?;
@@ -180,7 +183,11 @@ impl Compat {
         let page = self.page;
         // The last page only in part: the kernel rounds up.
         let first = self.map(0, 16 * page - 5, READ_WRITE, ANYWHERE);
-        let second = self.map_by_block(8 * page, NONE, 0);
+        let second = if self.oldest {
+            self.map_by_block(8 * page, NONE, 0)
+        } else {
+            self.map(0, 8 * page, NONE, ANYWHERE)
+        };
         self.map(first + 4 * page, 2 * page, NONE, FIXED);
         self.protect(second + page, 3 * page, READ_WRITE);
         // Only what is one mapping can be moved: not what was replaced in the middle.
@@ -198,11 +205,14 @@ impl Compat {
     fn refused(&mut self) {
         let (odd, page) = (1, self.page);
         self.map(0, 0, READ_WRITE, ANYWHERE);
-        self.map_by_block(page, READ_WRITE, odd);
         self.unmap(odd, page);
         self.remap(odd, page, page);
         self.advise(odd, page);
         self.protect(odd, page, READ_WRITE);
+        if !self.oldest {
+            return;
+        }
+        self.map_by_block(page, READ_WRITE, odd);
         // SAFETY: refused: there are no arguments where nothing is.
         let nowhere = unsafe { int80(number::OLD_MMAP, [0x10, 0, 0, 0, 0]) };
         self.tally(nowhere, |counts| &mut counts.map);

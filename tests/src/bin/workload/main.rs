@@ -52,6 +52,9 @@ enum Workload {
         /// End with a call through the native one
         #[arg(long)]
         native_last: bool,
+        /// Do without the oldest form of mmap, which has its arguments in memory
+        #[arg(long)]
+        no_oldest: bool,
     },
     /// Attaches and detaches shared memory, and changes protections by key
     Shared {
@@ -192,7 +195,10 @@ fn main() -> anyhow::Result<()> {
             fail_last,
         } => maps::random(seconds, seed, fail_last),
         Workload::Script => script::play(),
-        Workload::Compat { native_last } => compat::calls(native_last),
+        Workload::Compat {
+            native_last,
+            no_oldest,
+        } => compat::calls(native_last, !no_oldest),
         Workload::Shared { detach } => shared::calls(detach),
         Workload::Mappings { rate, seconds } => maps::steady(rate, seconds),
         Workload::Threads {
