@@ -34,8 +34,8 @@ pub struct Recorded {
 }
 
 /// How many waits the kernel's own account lacks at most of those that a thread had: it leaves out those of one that is
-/// preempted on its way to sleep. Seen: 55 of 8,400.
-const LACKS: f64 = 0.01;
+/// preempted on its way to sleep. Seen: 27 of 1,070 of a thread that forks, in a guest.
+const LACKS: f64 = 0.05;
 
 /// How many waits a thread had, and by how many ours are off. Neither judge has one too many; where there is only the
 /// kernel's own account, ours may have what that lacks.
@@ -172,7 +172,7 @@ fn nanoseconds(text: &str) -> Option<u64> {
 #[test]
 fn waits_that_only_schedstat_counts() {
     assert_eq!(count_waits(1_000, 1_000, None), (1_000, 0.0));
-    assert_eq!(count_waits(1_012, 1_000, None), (1_000, 2.0));
+    assert_eq!(count_waits(1_052, 1_000, None), (1_000, 2.0));
     assert_eq!(count_waits(1_012, 1_000, Some(1_010)), (1_010, 2.0));
     assert_eq!(count_waits(995, 1_000, None), (1_000, 5.0));
 }
