@@ -1,5 +1,6 @@
 //! The developer commands of slowburn, started as `cargo xtask <command>`.
 
+mod bench;
 mod build_ebpf;
 mod cache;
 mod ci;
@@ -39,6 +40,7 @@ enum Command {
     Run(run::Args),
     Test(test::Args),
     Vm(vm::Args),
+    Bench(bench::Args),
     /// Everything the continuous integration runs: lint, build-ebpf --check, test --install, vm
     Ci,
     BuildEbpf(build_ebpf::Args),
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Ci => ci::run(),
         Command::BuildEbpf(args) => build_ebpf::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Lint => lint::run().map(|()| ExitCode::SUCCESS),

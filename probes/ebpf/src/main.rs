@@ -96,6 +96,25 @@ pub fn btf_task_rename(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+// --- nothing ---
+//
+// What it costs to be called at all: loaded by the benchmark only.
+
+#[btf_tracepoint(function = "sched_wakeup")]
+pub fn empty_sched_wakeup(_ctx: BtfTracePointContext) -> i32 {
+    0
+}
+
+#[btf_tracepoint(function = "sched_wakeup_new")]
+pub fn empty_sched_wakeup_new(_ctx: BtfTracePointContext) -> i32 {
+    0
+}
+
+#[btf_tracepoint(function = "sched_switch")]
+pub fn empty_sched_switch(_ctx: BtfTracePointContext) -> i32 {
+    0
+}
+
 // --- raw tracepoints ---
 
 #[inline(always)]

@@ -24,7 +24,7 @@ use super::{
 };
 
 /// The compiled kernel side.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SLOWBURN_BPF_OBJECT"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SLOWBURN_BPF_OBJECT"));
 
 /// Attached programs, and the maps that they share with the daemon.
 pub struct Loaded {

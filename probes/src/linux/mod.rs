@@ -3,6 +3,7 @@
 mod account;
 mod clock;
 mod error;
+mod floor;
 mod hooks;
 mod load;
 mod offsets;
@@ -15,6 +16,7 @@ mod tracked;
 mod wire;
 
 pub use error::ProbeError;
+pub use floor::Floor;
 pub use hooks::{Family, Hooks, Need, Preference, Refusal};
 pub use source::{Limits, Options, Source};
 pub use support::{Check, Support, support};

@@ -9,6 +9,7 @@ mod compat;
 mod counted;
 mod crew;
 mod heap;
+mod loops;
 mod maps;
 mod processes;
 mod random;
@@ -68,6 +69,13 @@ enum Workload {
         rate: u64,
         #[arg(long, default_value = "1", value_parser = seconds)]
         seconds: Duration,
+    },
+    /// Does one thing again and again as fast as it can
+    Loop {
+        #[arg(value_enum)]
+        step: loops::Step,
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+        count: u64,
     },
     /// Starts so many threads a second, which end at once
     Threads {
@@ -200,6 +208,7 @@ fn main() -> anyhow::Result<()> {
             no_oldest,
         } => compat::calls(native_last, !no_oldest),
         Workload::Shared { detach } => shared::calls(detach),
+        Workload::Loop { step, count } => loops::run(step, count),
         Workload::Mappings { rate, seconds } => maps::steady(rate, seconds),
         Workload::Threads {
             rate,

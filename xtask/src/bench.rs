@@ -1,0 +1,113 @@
+//! Benchmarks: what slowburn costs, against others and against nothing. Each writes a table and its figures.
+
+mod figures;
+mod load;
+mod overhead;
+mod service;
+mod tracer;
+
+use std::{fs, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::{command, test};
+
+/// Measure what slowburn costs, against others and against nothing
+///
+/// As root. All contenders have their turn in each round, so that whatever else the machine does happens to all of them;
+/// ratios are those within a round. A ratio whose spread is as wide as what it says is not shown. The tables go to the
+/// screen and to target/bench/NAME.md, all figures to target/bench/NAME.json.
+#[derive(clap::Args)]
+pub struct Args {
+    /// What to measure
+    #[arg(value_enum)]
+    bench: Bench,
+    /// Rounds that count; one more goes before them
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(3..=99))]
+    rounds: u16,
+    /// Only these loads
+    #[arg(long = "load")]
+    loads: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Bench {
+    /// What those that are traced lose: nobody, programs that do nothing, slowburn, bpftrace and perf in turn
+    Overhead,
+}
+
+impl Bench {
+    fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// What is written.
+#[derive(Serialize)]
+struct Document<T> {
+    bench: String,
+    date: jiff::Timestamp,
+    kernel: String,
+    cpu: String,
+    cpus: usize,
+    rounds: u16,
+    results: T,
+}
+
+/// Measures.
+///
+/// # Errors
+/// If something cannot be started or fails.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    if !command::is_root() {
+        bail!("tracing needs root: sudo -E env PATH=\"$PATH\" cargo xtask bench ...");
+    }
+    let programs = test::build_programs()?;
+    let directory = command::target_dir().join("bench");
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    let results = match args.bench {
+        Bench::Overhead => overhead::run(&overhead::Setting {
+            programs: &programs,
+            scratch: &directory,
+            rounds: args.rounds.into(),
+            only: &args.loads,
+        })?,
+    };
+    let tables: Vec<_> = results.iter().map(overhead::Comparison::table).collect();
+    let name = args.bench.name();
+    let document = Document {
+        bench: name.clone(),
+        date: jiff::Timestamp::now(),
+        kernel: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
+        cpu: cpu(),
+        cpus: std::thread::available_parallelism()?.get(),
+        rounds: args.rounds,
+        results,
+    };
+    let heading = format!(
+        "{} CPUs ({}), Linux {}, medians of {} rounds with quartiles\n\n",
+        document.cpus, document.cpu, document.kernel, document.rounds
+    );
+    let json = serde_json::to_string_pretty(&document)?;
+    for (ending, text) in [("md", heading + &tables.join("\n")), ("json", json)] {
+        let path = directory.join(format!("{name}.{ending}"));
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("wrote {}", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn cpu() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    model.map_or_else(|| "unknown".into(), |(_, name)| name.into())
+}

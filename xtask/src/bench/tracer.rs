@@ -1,0 +1,211 @@
+//! Who traces while something is measured.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, ChildStdin, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
+
+use crate::command;
+
+/// A contender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tracer {
+    /// Nobody: what the others are compared with.
+    Nothing,
+    /// Programs that do nothing where slowburn's are.
+    Empty,
+    /// slowburn, attached to something else.
+    SlowburnElsewhere,
+    /// slowburn, attached to what is measured.
+    Slowburn,
+    /// The same with a record for each single event.
+    SlowburnAll,
+    /// The run-queue script with three probes.
+    Bpftrace,
+    /// `perf sched record`.
+    PerfSched,
+}
+
+impl Tracer {
+    pub const ALL: [Self; 7] = [
+        Self::Nothing,
+        Self::Empty,
+        Self::SlowburnElsewhere,
+        Self::Slowburn,
+        Self::SlowburnAll,
+        Self::Bpftrace,
+        Self::PerfSched,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Empty => "empty programs",
+            Self::SlowburnElsewhere => "slowburn, another service",
+            Self::Slowburn => "slowburn",
+            Self::SlowburnAll => "slowburn --events all",
+            Self::Bpftrace => "bpftrace script",
+            Self::PerfSched => "perf sched record",
+        }
+    }
+
+    /// What it needs and this machine does not have.
+    pub fn missing(self) -> Option<&'static str> {
+        let program = match self {
+            Self::Bpftrace => "bpftrace",
+            Self::PerfSched => "perf",
+            _ => return None,
+        };
+        command::find_in_path(program).is_none().then_some(program)
+    }
+
+    /// Starts it, and waits until it has attached.
+    pub fn start(self, programs: &Path, scratch: &Path, target: u32) -> Result<Tracing> {
+        let slowburn = |pid: u32, more: &[&str]| {
+            let output = scratch.join("events.jsonl");
+            let mut command = Command::new(programs.join("slowburn"));
+            command
+                .args(["run", "--quiet", "--pid", &pid.to_string()])
+                .args(more)
+                .arg("--output")
+                .arg(&output);
+            Tracing::of(command, &Ready::Output(output.as_path()))
+        };
+        match self {
+            Self::Nothing => Ok(Tracing::default()),
+            Self::Empty => Tracing::of(
+                Command::new(programs.join("empty-programs")),
+                &Ready::Says("attached"),
+            ),
+            Self::SlowburnElsewhere => {
+                let mut elsewhere = Command::new("sleep");
+                let mut elsewhere = command::end_with_us(elsewhere.arg("infinity"))
+                    .spawn()
+                    .context("cannot start sleep")?;
+                let mut tracing = slowburn(elsewhere.id(), &[]);
+                match &mut tracing {
+                    Ok(tracing) => tracing.elsewhere = Some(elsewhere),
+                    Err(_) => elsewhere.kill()?,
+                }
+                tracing
+            }
+            Self::Slowburn => slowburn(target, &[]),
+            Self::SlowburnAll => slowburn(target, &["--events", "all"]),
+            Self::Bpftrace => {
+                let mut bpftrace = Command::new("bpftrace");
+                bpftrace
+                    .args(["-f", "json", "-e", RUN_QUEUE])
+                    .env("BPFTRACE_MAP_KEYS_MAX", "100000");
+                Tracing::of(bpftrace, &Ready::Says("attached_probes"))
+            }
+            Self::PerfSched => {
+                let output = scratch.join("perf.data");
+                let mut perf = Command::new("perf");
+                perf.args(["sched", "record", "--all-cpus", "--output"])
+                    .arg(&output);
+                Tracing::of(perf, &Ready::Output(output.as_path()))
+            }
+        }
+    }
+}
+
+/// Time from a wake-up, or from a switch out of a task that could go on, to the switch in, as a histogram.
+const RUN_QUEUE: &str = "
+    tracepoint:sched:sched_wakeup, tracepoint:sched:sched_wakeup_new { @since[args->pid] = nsecs; }
+    tracepoint:sched:sched_switch {
+        if (args->prev_state == 0) { @since[args->prev_pid] = nsecs; }
+        $since = @since[args->next_pid];
+        if ($since) { @waits = hist((nsecs - $since) / 1000); }
+        delete(@since[args->next_pid]);
+    }
+    END { clear(@since); }";
+
+/// How a tracer shows that it has attached.
+enum Ready<'a> {
+    /// A line of its standard output has this.
+    Says(&'static str),
+    /// There is something in a file.
+    Output(&'a Path),
+}
+
+/// How long it may take to attach, or to end.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A tracer that is attached.
+#[derive(Default)]
+pub struct Tracing {
+    child: Option<Child>,
+    /// Ends some of them when it is closed.
+    input: Option<ChildStdin>,
+    elsewhere: Option<Child>,
+}
+
+impl Tracing {
+    fn of(mut command: Command, ready: &Ready) -> Result<Self> {
+        if let Ready::Output(path) = ready {
+            let _ = fs::remove_file(path);
+        }
+        let says = matches!(ready, Ready::Says(_));
+        let mut child = command::end_with_us(&mut command)
+            .stdin(Stdio::piped())
+            .stdout(if says { Stdio::piped() } else { Stdio::null() })
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start `{}`", command::line(&command)))?;
+        let input = child.stdin.take();
+        let start = Instant::now();
+        match ready {
+            Ready::Says(word) => {
+                let stdout = BufReader::new(child.stdout.take().context("it is piped")?);
+                let mut lines = stdout.lines().map_while(Result::ok);
+                if !lines.by_ref().any(|line| line.contains(word)) {
+                    bail!("`{}` does not attach", command::line(&command));
+                }
+                thread::spawn(move || lines.for_each(drop));
+            }
+            Ready::Output(path) => {
+                while path.metadata().map_or(0, |meta| meta.len()) == 0 {
+                    if start.elapsed() > PATIENCE || child.try_wait()?.is_some() {
+                        bail!("`{}` does not attach", command::line(&command));
+                    }
+                    thread::sleep(Duration::from_millis(10));
+                }
+            }
+        }
+        Ok(Self {
+            child: Some(child),
+            input,
+            elsewhere: None,
+        })
+    }
+
+    /// Detaches it.
+    pub fn stop(mut self) -> Result<()> {
+        drop(self.input.take());
+        if let Some(child) = &mut self.child {
+            let pid = Pid::from_child(child);
+            // It may have ended with its input.
+            let _ = kill_process(pid, Signal::INT);
+            child.wait()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        for mut child in self.child.take().into_iter().chain(self.elsewhere.take()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
