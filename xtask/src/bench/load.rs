@@ -21,8 +21,8 @@ pub struct Load {
 }
 
 enum Kind {
-    /// `perf bench`, up to the option for how often.
-    Perf(&'static [&'static str]),
+    /// What starts it, if something does, and which of the benches of perf, up to the option for how often.
+    Perf(&'static [&'static str], &'static [&'static str]),
     /// A workload of the tests.
     Workload(&'static str),
 }
@@ -34,34 +34,16 @@ pub const LOADS: [Load; 5] = [
         what: "two processes on one CPU that wake each other through pipes (`perf bench sched pipe`)",
         // On two, a wake-up is mostly the way out of an idle CPU, which is the shorter the more tracing there is to do: with
         // bpftrace three quarters of the time without.
-        kind: Kind::Perf(&[
-            "taskset",
-            "--cpu-list",
-            "0",
-            "perf",
-            "bench",
-            "--format",
-            "simple",
-            "sched",
-            "pipe",
-            "--loop",
-        ]),
+        kind: Kind::Perf(
+            &["taskset", "--cpu-list", "0"],
+            &["sched", "pipe", "--loop"],
+        ),
         count: 300_000,
     },
     Load {
         name: "messaging",
         what: "400 processes that send to each other (`perf bench sched messaging`)",
-        kind: Kind::Perf(&[
-            "perf",
-            "bench",
-            "--format",
-            "simple",
-            "sched",
-            "messaging",
-            "--group",
-            "10",
-            "--nr_loops",
-        ]),
+        kind: Kind::Perf(&[], &["sched", "messaging", "--group", "10", "--nr_loops"]),
         count: 100,
     },
     Load {
@@ -94,7 +76,7 @@ pub struct Prepared {
 impl Load {
     /// What it needs and this machine does not have.
     pub fn missing(&self) -> Option<&'static str> {
-        let needs_perf = matches!(self.kind, Kind::Perf(_));
+        let needs_perf = matches!(self.kind, Kind::Perf(..));
         (needs_perf && command::find_in_path("perf").is_none()).then_some("perf")
     }
 
@@ -102,10 +84,12 @@ impl Load {
     pub fn prepare(&'static self, programs: &Path) -> Result<Prepared> {
         let mut command = match self.kind {
             // A shell that becomes it, so that a tracer can attach before it begins.
-            Kind::Perf(bench) => {
+            Kind::Perf(starter, bench) => {
                 let mut shell = Command::new("sh");
                 shell
                     .args(["-c", "read -r _ && exec \"$@\"", "sh"])
+                    .args(starter)
+                    .args(["perf", "bench", "--format", "simple"])
                     .args(bench)
                     .arg(self.count.to_string());
                 shell
@@ -157,7 +141,7 @@ impl Prepared {
 
     fn seconds(&self, line: &str) -> Option<f64> {
         match self.kind {
-            Kind::Perf(_) => line.trim().parse().ok(),
+            Kind::Perf(..) => line.trim().parse().ok(),
             Kind::Workload(_) => serde_json::from_str::<Value>(line).ok()?["seconds"].as_f64(),
         }
     }

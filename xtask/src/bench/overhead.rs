@@ -48,23 +48,22 @@ pub struct Setting<'a> {
 impl Setting<'_> {
     fn wants(&self, name: &str, missing: Option<&str>) -> bool {
         let wanted = self.only.is_empty() || self.only.iter().any(|only| only == name);
-        if let (true, Some(program)) = (wanted, missing) {
-            println!("SKIP {name}: {program} is not installed");
-        }
-        wanted && missing.is_none()
+        wanted && is_there(name, missing)
     }
+}
+
+/// Says so if it is not.
+fn is_there(name: &str, missing: Option<&str>) -> bool {
+    if let Some(program) = missing {
+        println!("SKIP {name}: {program} is not installed");
+    }
+    missing.is_none()
 }
 
 /// Measures loops and services.
 pub fn run(setting: &Setting) -> Result<Vec<Comparison>> {
     let mut tracers = Tracer::ALL.to_vec();
-    tracers.retain(|tracer| match tracer.missing() {
-        Some(program) => {
-            println!("SKIP {}: {program} is not installed", tracer.name());
-            false
-        }
-        None => true,
-    });
+    tracers.retain(|tracer| is_there(tracer.name(), tracer.missing()));
     let mut comparisons = Vec::new();
     for load in &LOADS {
         if setting.wants(load.name, load.missing()) {

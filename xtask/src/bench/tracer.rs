@@ -137,7 +137,7 @@ enum Ready<'a> {
     Output(&'a Path),
 }
 
-/// How long it may take to attach, or to end.
+/// How long it may take to attach.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A tracer that is attached.

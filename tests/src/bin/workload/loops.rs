@@ -1,14 +1,12 @@
 //! Workloads that do one thing again and again as fast as they can, and say how long it took.
 
-use std::{hint::black_box, ptr, thread, time::Instant};
+use std::{hint::black_box, thread, time::Instant};
 
 use clap::ValueEnum;
-use rustix::{
-    mm::{MapFlags, ProtFlags, mmap_anonymous, munmap},
-    param::page_size,
-    process::getppid,
-};
+use rustix::{param::page_size, process::getppid};
 use serde_json::json;
+
+use crate::maps::map_and_unmap;
 
 /// What is done.
 #[derive(Clone, Copy, ValueEnum)]
@@ -30,7 +28,7 @@ pub fn run(step: Step, count: u64) -> anyhow::Result<()> {
             Step::Syscall => {
                 black_box(getppid());
             }
-            Step::Map => map_and_unmap()?,
+            Step::Map => map_and_unmap(page_size())?,
             Step::Thread => {
                 if thread::Builder::new().spawn(|| {})?.join().is_err() {
                     anyhow::bail!("a thread panicked");
@@ -41,18 +39,4 @@ pub fn run(step: Step, count: u64) -> anyhow::Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     crate::done(&json!({ "count": count, "seconds": seconds }))?;
     Ok(())
-}
-
-fn map_and_unmap() -> rustix::io::Result<()> {
-    let bytes = page_size();
-    // SAFETY: a new mapping, wherever the kernel wants it, to which nothing refers when it is given back.
-    unsafe {
-        let page = mmap_anonymous(
-            ptr::null_mut(),
-            bytes,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::PRIVATE,
-        )?;
-        munmap(page, bytes)
-    }
 }

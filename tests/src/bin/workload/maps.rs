@@ -372,7 +372,8 @@ pub fn steady(rate: u64, seconds: Duration) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn map_and_unmap(bytes: usize) -> io::Result<()> {
+/// Maps so many bytes and gives them back.
+pub fn map_and_unmap(bytes: usize) -> io::Result<()> {
     // SAFETY: a new mapping, which is gone before anything can refer to it.
     unsafe {
         let start = mmap_anonymous(
