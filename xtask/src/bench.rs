@@ -6,11 +6,12 @@ mod overhead;
 mod service;
 mod tracer;
 
-use std::{fs, process::ExitCode};
+use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{command, test};
 
@@ -45,16 +46,39 @@ impl Bench {
     }
 }
 
+/// Where things are, and how often they are done.
+struct Setting<'a> {
+    programs: &'a Path,
+    scratch: &'a Path,
+    rounds: usize,
+    /// Only these loads, if any are named.
+    only: &'a [String],
+}
+
+impl Setting<'_> {
+    fn wants(&self, load: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == load)
+    }
+}
+
+/// What a benchmark has found out.
+struct Outcome {
+    /// For readers, as Markdown.
+    tables: Vec<String>,
+    /// All figures.
+    results: Value,
+}
+
 /// What is written.
 #[derive(Serialize)]
-struct Document<T> {
+struct Document {
     bench: String,
     date: jiff::Timestamp,
     kernel: String,
     cpu: String,
     cpus: usize,
     rounds: u16,
-    results: T,
+    results: Value,
 }
 
 /// Measures.
@@ -69,15 +93,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let directory = command::target_dir().join("bench");
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
-    let results = match args.bench {
-        Bench::Overhead => overhead::run(&overhead::Setting {
-            programs: &programs,
-            scratch: &directory,
-            rounds: args.rounds.into(),
-            only: &args.loads,
-        })?,
+    let setting = Setting {
+        programs: &programs,
+        scratch: &directory,
+        rounds: args.rounds.into(),
+        only: &args.loads,
     };
-    let tables: Vec<_> = results.iter().map(overhead::Comparison::table).collect();
+    let outcome = match args.bench {
+        Bench::Overhead => overhead::run(&setting)?,
+    };
     let name = args.bench.name();
     let document = Document {
         bench: name.clone(),
@@ -89,14 +113,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         cpu: cpu(),
         cpus: std::thread::available_parallelism()?.get(),
         rounds: args.rounds,
-        results,
+        results: outcome.results,
     };
     let heading = format!(
         "{} CPUs ({}), Linux {}, medians of {} rounds with quartiles\n\n",
         document.cpus, document.cpu, document.kernel, document.rounds
     );
     let json = serde_json::to_string_pretty(&document)?;
-    for (ending, text) in [("md", heading + &tables.join("\n")), ("json", json)] {
+    for (ending, text) in [("md", heading + &outcome.tables.join("\n")), ("json", json)] {
         let path = directory.join(format!("{name}.{ending}"));
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         println!("wrote {}", path.display());

@@ -1,11 +1,12 @@
 //! What tracing costs those that are traced: the same load with each tracer in turn.
 
-use std::{fmt::Write as _, path::Path};
+use std::fmt::Write as _;
 
 use anyhow::Result;
 use serde::Serialize;
 
 use super::{
+    Outcome, Setting,
     figures::{Spread, in_turn},
     load::{LOADS, Load},
     service::Service,
@@ -14,7 +15,7 @@ use super::{
 
 /// A load with all tracers.
 #[derive(Serialize)]
-pub struct Comparison {
+struct Comparison {
     load: &'static str,
     what: &'static str,
     metrics: Vec<Metric>,
@@ -36,23 +37,7 @@ struct Row {
     figures: Vec<f64>,
 }
 
-/// Where things are, and how often they are done.
-pub struct Setting<'a> {
-    pub programs: &'a Path,
-    pub scratch: &'a Path,
-    pub rounds: usize,
-    /// Only these loads, if any are named.
-    pub only: &'a [String],
-}
-
-impl Setting<'_> {
-    fn wants(&self, name: &str, missing: Option<&str>) -> bool {
-        let wanted = self.only.is_empty() || self.only.iter().any(|only| only == name);
-        wanted && is_there(name, missing)
-    }
-}
-
-/// Says so if it is not.
+/// Says so if something it needs is not.
 fn is_there(name: &str, missing: Option<&str>) -> bool {
     if let Some(program) = missing {
         println!("SKIP {name}: {program} is not installed");
@@ -61,21 +46,24 @@ fn is_there(name: &str, missing: Option<&str>) -> bool {
 }
 
 /// Measures loops and services.
-pub fn run(setting: &Setting) -> Result<Vec<Comparison>> {
+pub fn run(setting: &Setting) -> Result<Outcome> {
     let mut tracers = Tracer::ALL.to_vec();
     tracers.retain(|tracer| is_there(tracer.name(), tracer.missing()));
     let mut comparisons = Vec::new();
     for load in &LOADS {
-        if setting.wants(load.name, load.missing()) {
+        if setting.wants(load.name) && is_there(load.name, load.missing()) {
             comparisons.push(compare_load(setting, load, &tracers)?);
         }
     }
     for service in Service::ALL {
-        if setting.wants(service.name(), service.missing()) {
+        if setting.wants(service.name()) && is_there(service.name(), service.missing()) {
             comparisons.push(compare_service(setting, service, &tracers)?);
         }
     }
-    Ok(comparisons)
+    Ok(Outcome {
+        tables: comparisons.iter().map(Comparison::table).collect(),
+        results: serde_json::to_value(comparisons)?,
+    })
 }
 
 fn compare_load(setting: &Setting, load: &'static Load, tracers: &[Tracer]) -> Result<Comparison> {
@@ -144,7 +132,7 @@ impl Metric {
 
 impl Comparison {
     /// In Markdown.
-    pub fn table(&self) -> String {
+    fn table(&self) -> String {
         let mut text = String::new();
         for metric in &self.metrics {
             let _ = write!(
