@@ -3,6 +3,7 @@
 mod figures;
 mod load;
 mod overhead;
+mod probe;
 mod service;
 mod tracer;
 
@@ -37,6 +38,8 @@ pub struct Args {
 enum Bench {
     /// What those that are traced lose: nobody, programs that do nothing, slowburn, bpftrace and perf in turn
     Overhead,
+    /// What each program of the kernel side takes, by the kernel's own account
+    Probe,
 }
 
 impl Bench {
@@ -101,6 +104,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let outcome = match args.bench {
         Bench::Overhead => overhead::run(&setting)?,
+        Bench::Probe => probe::run(&setting)?,
     };
     let name = args.bench.name();
     let document = Document {

@@ -70,36 +70,13 @@ impl Tracer {
 
     /// Starts it, and waits until it has attached.
     pub fn start(self, programs: &Path, scratch: &Path, target: u32) -> Result<Tracing> {
-        let slowburn = |pid: u32, more: &[&str]| {
-            let output = scratch.join("events.jsonl");
-            let mut command = Command::new(programs.join("slowburn"));
-            command
-                .args(["run", "--quiet", "--pid", &pid.to_string()])
-                .args(more)
-                .arg("--output")
-                .arg(&output);
-            Tracing::of(command, &Ready::Output(output.as_path()))
-        };
+        let slowburn = |more: &[&str]| slowburn(programs, scratch, &[target], more);
         match self {
             Self::Nothing => Ok(Tracing::default()),
-            Self::Empty => Tracing::of(
-                Command::new(programs.join("empty-programs")),
-                &Ready::Says("attached"),
-            ),
-            Self::SlowburnElsewhere => {
-                let mut elsewhere = Command::new("sleep");
-                let mut elsewhere = command::end_with_us(elsewhere.arg("infinity"))
-                    .spawn()
-                    .context("cannot start sleep")?;
-                let mut tracing = slowburn(elsewhere.id(), &[]);
-                match &mut tracing {
-                    Ok(tracing) => tracing.elsewhere = Some(elsewhere),
-                    Err(_) => elsewhere.kill()?,
-                }
-                tracing
-            }
-            Self::Slowburn => slowburn(target, &[]),
-            Self::SlowburnAll => slowburn(target, &["--events", "all"]),
+            Self::Empty => empty(programs),
+            Self::SlowburnElsewhere => slowburn_elsewhere(programs, scratch, &[]),
+            Self::Slowburn => slowburn(&[]),
+            Self::SlowburnAll => slowburn(&["--events", "all"]),
             Self::Bpftrace => {
                 let mut bpftrace = Command::new("bpftrace");
                 bpftrace
@@ -116,6 +93,40 @@ impl Tracer {
             }
         }
     }
+}
+
+/// Attaches programs that do nothing.
+pub fn empty(programs: &Path) -> Result<Tracing> {
+    Tracing::of(
+        Command::new(programs.join("empty-programs")),
+        &Ready::Says("attached"),
+    )
+}
+
+/// Attaches slowburn to processes.
+pub fn slowburn(programs: &Path, scratch: &Path, pids: &[u32], more: &[&str]) -> Result<Tracing> {
+    let output = scratch.join("events.jsonl");
+    let mut command = Command::new(programs.join("slowburn"));
+    command.args(["run", "--quiet"]);
+    for pid in pids {
+        command.args(["--pid", &pid.to_string()]);
+    }
+    command.args(more).arg("--output").arg(&output);
+    Tracing::of(command, &Ready::Output(output.as_path()))
+}
+
+/// Attaches slowburn to a process that does nothing.
+pub fn slowburn_elsewhere(programs: &Path, scratch: &Path, more: &[&str]) -> Result<Tracing> {
+    let mut elsewhere = Command::new("sleep");
+    let mut elsewhere = command::end_with_us(elsewhere.arg("infinity"))
+        .spawn()
+        .context("cannot start sleep")?;
+    let mut tracing = slowburn(programs, scratch, &[elsewhere.id()], more);
+    match &mut tracing {
+        Ok(tracing) => tracing.elsewhere = Some(elsewhere),
+        Err(_) => elsewhere.kill()?,
+    }
+    tracing
 }
 
 /// Time from a wake-up, or from a switch out of a task that could go on, to the switch in, as a histogram.
@@ -186,6 +197,11 @@ impl Tracing {
             input,
             elsewhere: None,
         })
+    }
+
+    /// Its process; none if nobody traces.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// Detaches it.
