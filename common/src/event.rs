@@ -44,8 +44,8 @@ pub struct MappingEvent {
     pub detail: u32,
     /// `flags` of `mmap`.
     pub flags: u32,
-    /// Keeps the record free of padding.
-    pub reserved: u32,
+    /// The call is one in so many, and the changes are those since the last one that was looked at.
+    pub sampled: u32,
     /// Where: the address that the call returned or worked on.
     pub address: u64,
     /// How much, in bytes, as the caller asked; for `brk` the distance moved.

@@ -18,9 +18,24 @@ pub enum Stat {
     TidBeyondTable,
     /// Waits thrown away because the clock of another CPU made them negative.
     NegativeWait,
+    /// Runs of the programs on calls that change an address space, whosever call it was.
+    MemoryRuns,
+    /// Nanoseconds that timed runs of the programs on wake-ups and switches took for followed tasks. One run in
+    /// [`TIMED_SCHED`] is timed.
+    SchedTimedNs,
+    /// Nanoseconds that timed runs of the programs on returning calls took for followed tasks. One run in
+    /// [`TIMED_MEMORY`] is timed.
+    MemoryTimedNs,
 }
+
+/// Of so many runs for followed tasks one is timed. Reading the clock three times, as that takes, is some 110 ns on the
+/// machine this was written on: 0.4 ns a run.
+pub const TIMED_SCHED: u64 = 256;
+
+/// The same for returning calls, of which there are fewer.
+pub const TIMED_MEMORY: u64 = 64;
 
 impl Stat {
     /// How many counters there are.
-    pub const COUNT: usize = Self::NegativeWait as usize + 1;
+    pub const COUNT: usize = Self::MemoryTimedNs as usize + 1;
 }

@@ -26,13 +26,13 @@ pub mod origin {
 /// Whether a task runs on a CPU. Stored in [`TaskRecord::on_cpu`].
 pub mod cpu {
     /// Not seen to be switched in or out yet.
-    pub const UNKNOWN: u64 = 0;
+    pub const UNKNOWN: u32 = 0;
     /// It runs.
-    pub const ON: u64 = 1;
+    pub const ON: u32 = 1;
     /// It does not.
-    pub const OFF: u64 = 2;
+    pub const OFF: u32 = 2;
     /// It runs, and how long it had waited is not known: nobody told when that began.
-    pub const ON_UNTOLD: u64 = 3;
+    pub const ON_UNTOLD: u32 = 3;
 }
 
 /// Calls that change an address space, as indices into [`Memory::calls`].
@@ -77,6 +77,17 @@ pub struct Memory {
     pub failed_calls: u64,
 }
 
+/// Which of a task's calls are looked at when only one in `n`, a power of two, is: at random, so that a program which
+/// does the same few calls in turn has each of them looked at as often.
+#[must_use]
+pub const fn is_sampled(nth: u64, n: u64) -> bool {
+    // The finalizer of splitmix64 (Steele, Lea, Flood 2014): each bit of the result depends on all of the number's.
+    let mut mixed = nth.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ mixed >> 31) & (n - 1) == 0
+}
+
 /// A call between its entry and its return. Only used by hooks that see the two separately.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,8 +104,32 @@ pub struct InFlight {
 /// fills the identity before publishing the slot; after that each field has one writer at a time,
 /// because a task is woken and switched under its run-queue's lock and makes its own calls. Only the
 /// process-wide page counts are shared by threads, and they are exchanged atomically.
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct TaskRecord {
+    // What every switch and wake-up touches: one cache line, whence the alignment.
+    /// When it last became runnable, on the monotonic clock; 0 when it is not waiting for a CPU.
+    pub enqueued_ns: u64,
+    /// Number of completed waits.
+    pub delay_count: u64,
+    /// Sum of all waits in nanoseconds.
+    pub delay_sum_ns: u64,
+    /// Longest wait since the daemon last took (zeroed) it, in nanoseconds.
+    pub delay_max_ns: u64,
+    /// The kernel's own sum of the task's waits (`sched_info.run_delay`) when it last left a CPU, plus one; 0 as long as
+    /// it was not seen to. That of a new task is known: it has not waited yet. The length of a wait that was not traced is
+    /// what that sum has grown by.
+    pub kernel_delay_ns: u64,
+    /// How often the task had got a CPU by then, by the kernel's own count (`sched_info.pcount`).
+    pub kernel_run_count: u64,
+    /// Number of times it got a CPU without having been seen to become runnable, or without having been seen to
+    /// get it (some kernels leave out a switch now and then), and the kernel's own account could not tell how long
+    /// it had waited either.
+    pub unknown_count: u64,
+    /// One of [`cpu`]: a wake-up of a task that runs starts no wait.
+    pub on_cpu: u32,
+    /// 1 when the task has got another name since the record's was read.
+    pub renamed: u32,
+
     /// Thread id in the initial pid namespace.
     pub tid: u32,
     /// Process id in the initial pid namespace.
@@ -121,26 +156,8 @@ pub struct TaskRecord {
     /// The task's name.
     pub comm: Comm,
 
-    /// When it last became runnable, on the monotonic clock; 0 when it is not waiting for a CPU.
-    pub enqueued_ns: u64,
-    /// One of [`cpu`]: a wake-up of a task that runs starts no wait.
-    pub on_cpu: u64,
-    /// Number of completed waits.
-    pub delay_count: u64,
-    /// Sum of all waits in nanoseconds.
-    pub delay_sum_ns: u64,
-    /// Number of times it got a CPU without having been seen to become runnable, or without having been seen to
-    /// get it (some kernels leave out a switch now and then), and the kernel's own account could not tell how long
-    /// it had waited either.
-    pub unknown_count: u64,
-    /// Longest wait since the daemon last took (zeroed) it, in nanoseconds.
-    pub delay_max_ns: u64,
-    /// The kernel's own sum of the task's waits (`sched_info.run_delay`) when it last left a CPU, plus one; 0 as long as
-    /// it was not seen to. That of a new task is known: it has not waited yet. The length of a wait that was not traced is what that sum has grown by.
-    pub kernel_delay_ns: u64,
-    /// 1 when the task has got another name since the record's was read.
-    pub renamed: u64,
-
+    /// Calls on its address space that it has made, looked at or not.
+    pub calls_made: u64,
     /// What its calls did.
     pub memory: Memory,
     /// The call it is in.
@@ -166,6 +183,9 @@ pub struct Control {
     pub slow_ns: u64,
     /// A mapping call that moves or names at least this many bytes is an event of its own.
     pub min_mapping_bytes: u64,
+    /// Of each task's calls on its address space one in so many is looked at, and counts for all: a power of two, or 0
+    /// for all of them. What calls have changed is booked with the next that is looked at.
+    pub mapping_sample: u64,
 }
 
 /// Slots packed into one element of the table from tid to slot: array elements are rounded up to 8
@@ -174,3 +194,35 @@ pub const SLOTS_PER_ELEMENT: u32 = 16;
 
 /// Bits in one element of the membership bitmap.
 pub const MEMBERS_PER_ELEMENT: u32 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::is_sampled;
+
+    /// A program that does the same calls in turn must not have always the same one looked at.
+    #[test]
+    fn every_call_of_a_cycle_is_sampled_as_often() {
+        const CALLS: u64 = 1 << 20;
+        for n in [2, 16, 64, 1024] {
+            for cycle in 1..=12 {
+                for phase in 0..cycle {
+                    let sampled = (0..CALLS)
+                        .filter(|call| call % cycle == phase && is_sampled(*call, n))
+                        .count();
+                    let expected = (CALLS / cycle / n) as f64;
+                    // Four standard deviations, of what chance would give.
+                    let off = (sampled as f64 - expected).abs() / expected.sqrt();
+                    assert!(
+                        off < 4.0,
+                        "1 in {n}, call {phase} of {cycle}: {sampled}, not {expected}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_in_one_is_all() {
+        assert!((0..1_000).all(|call| is_sampled(call, 1)));
+    }
+}

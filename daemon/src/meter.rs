@@ -127,8 +127,6 @@ impl Meter {
         };
         process.live = process.live.saturating_sub(1);
         process.exited += 1;
-        // Its last waits were not seen by the kernel's account.
-        process.waits = None;
         if process.live > 0 {
             return Turn::ThreadEnds;
         }
@@ -478,10 +476,7 @@ mod tests {
                 exited: 1
             })
         );
-        assert_eq!(
-            got[0].kernel.run_count, None,
-            "the dead thread's account is unknown"
-        );
+        assert_eq!(got[0].kernel.run_count, Some(4), "the dead thread's too");
         let next = windows(&mut meter);
         assert_eq!(next[0].delay.count, 0, "a window starts empty");
         assert_eq!(next[0].kernel.run_count, Some(0));

@@ -593,10 +593,10 @@ pub struct KernelSummary {
     /// Open file descriptors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fds: Option<u64>,
-    /// Time spent waiting for a CPU (`schedstat`). Absent for a process in whose period a thread ended.
+    /// Time spent waiting for a CPU, by the account that `schedstat` shows, up to when each thread last left one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_delay_ns: Option<u64>,
-    /// How often a CPU was got after waiting (`schedstat`). Absent likewise.
+    /// How often a CPU was got after waiting, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_count: Option<u64>,
     /// CPU time used.

@@ -11,7 +11,8 @@ use slowburn_common::Comm;
 
 use crate::maps::{
     OFFSET_MM_DATA_VM, OFFSET_MM_TOTAL_VM, OFFSET_TASK_COMM, OFFSET_TASK_MM, OFFSET_TASK_PID,
-    OFFSET_TASK_RUN_DELAY, OFFSET_TASK_START, OFFSET_TASK_STATE, OFFSET_TASK_TGID,
+    OFFSET_TASK_RUN_COUNT, OFFSET_TASK_RUN_DELAY, OFFSET_TASK_START, OFFSET_TASK_STATE,
+    OFFSET_TASK_TGID,
 };
 
 /// Reads a field of a structure behind a pointer that the verifier knows the type of.
@@ -86,12 +87,13 @@ impl TypedTask {
         Self(unsafe { bpf_get_current_task_btf() }.cast())
     }
 
-    /// The kernel's own sum of the task's waits, as far as they have ended; `None` where it keeps none.
+    /// The kernel's own account of the task's waits, as far as they have ended: how often it got a CPU, and nanoseconds
+    /// waited; `None` where it keeps none.
     #[inline(always)]
-    pub fn run_delay_ns(self) -> Option<u64> {
-        // A constant to the verifier, which leaves out what cannot be reached.
-        let offset = OFFSET_TASK_RUN_DELAY.load();
-        (offset != u32::MAX).then(|| self.u64(offset))
+    pub fn run_account(self) -> Option<(u64, u64)> {
+        // Constants to the verifier, which leaves out what cannot be reached.
+        let (count, delay) = (OFFSET_TASK_RUN_COUNT.load(), OFFSET_TASK_RUN_DELAY.load());
+        (delay != u32::MAX).then(|| (self.u64(count), self.u64(delay)))
     }
 
     /// Is the task still runnable, so that it waits for a CPU when it is switched out?

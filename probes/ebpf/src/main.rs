@@ -18,6 +18,7 @@ mod maps;
 mod memory;
 mod sched;
 mod task;
+mod timer;
 
 use core::ffi::c_void;
 
@@ -64,7 +65,7 @@ pub fn btf_sched_switch(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: sched_switch(preempt, prev, next, ...)
     let (prev, next) = unsafe { (typed_task(&ctx, 1), typed_task(&ctx, 2)) };
     let preempted = ctx.arg::<u64>(0) & 0xff != 0;
-    sched::switched(prev.tid(), preempted, next.tid());
+    sched::switched(prev.tid(), || prev, preempted, next.tid());
     0
 }
 
@@ -139,7 +140,12 @@ pub fn raw_sched_switch(ctx: RawTracePointContext) -> i32 {
     let preempted = ctx.arg::<u64>(0) & 0xff != 0;
     // The task that leaves is the current one, so that its id needs no read.
     let prev_tid = bpf_get_current_pid_tgid() as u32;
-    sched::switched(prev_tid, preempted, untyped_task(&ctx, 2).tid());
+    sched::switched(
+        prev_tid,
+        TypedTask::current,
+        preempted,
+        untyped_task(&ctx, 2).tid(),
+    );
     0
 }
 
@@ -208,7 +214,8 @@ pub fn tp_sched_switch(ctx: TracePointContext) -> u32 {
             field::<u32>(&ctx, 56),
         )
     };
-    sched::switched(prev_tid, prev_state & PREV_STATE_PREEMPTED != 0, next_tid);
+    let preempted = prev_state & PREV_STATE_PREEMPTED != 0;
+    sched::switched(prev_tid, TypedTask::current, preempted, next_tid);
     0
 }
 
@@ -339,7 +346,9 @@ macro_rules! function_hook {
     ($call:expr, $offsets:ident, $args:ident, $fexit:ident, $kprobe:ident, $kretprobe:ident) => {
         #[fexit]
         pub fn $fexit(ctx: FExitContext) -> i32 {
-            if let Some(record) = memory::caller() {
+            if let Some(record) = memory::caller()
+                && memory::is_looked_at(record)
+            {
                 // SAFETY: the hooked function is __ARCH_sys_*(const struct pt_regs *regs).
                 let args =
                     unsafe { typed_args(ctx.arg::<*const c_void>(0), maps::$offsets.load()) };
@@ -350,10 +359,8 @@ macro_rules! function_hook {
 
         #[kprobe]
         pub fn $kprobe(ctx: ProbeContext) -> u32 {
-            if memory::caller().is_some()
-                && let Some(regs) = ctx.arg::<*const c_void>(0)
-            {
-                memory::entered($call, $args(untyped_args(regs, maps::$offsets.load())));
+            if let Some(regs) = ctx.arg::<*const c_void>(0) {
+                memory::entered($call, || $args(untyped_args(regs, maps::$offsets.load())));
             }
             0
         }
@@ -381,8 +388,7 @@ macro_rules! memory_hook {
         #[tracepoint]
         pub fn $enter(ctx: TracePointContext) -> u32 {
             // SAFETY: struct syscall_trace_enter: common fields, number at 8, arguments from 16 on.
-            let args = unsafe { enter_args::<{ arity($call) }>(&ctx) };
-            memory::entered($call, args);
+            memory::entered($call, || unsafe { enter_args::<{ arity($call) }>(&ctx) });
             0
         }
 

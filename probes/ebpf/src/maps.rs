@@ -58,6 +58,10 @@ pub static FOLLOWED_NAMES: HashMap<Comm, u32> = HashMap::with_max_entries(64, 0)
 #[unsafe(no_mangle)]
 pub static OFFSET_TASK_RUN_DELAY: Global<u32> = Global::new(0);
 
+/// Offset of `task_struct.sched_info.pcount`, likewise.
+#[unsafe(no_mangle)]
+pub static OFFSET_TASK_RUN_COUNT: Global<u32> = Global::new(0);
+
 /// `task_struct.pid`
 #[unsafe(no_mangle)]
 pub static OFFSET_TASK_PID: Global<u32> = Global::new(0);
@@ -95,9 +99,15 @@ pub static PAGE_SHIFT: Global<u32> = Global::new(12);
 /// Adds one to a counter of this CPU.
 #[inline(always)]
 pub fn count(stat: Stat) {
+    add(stat, 1);
+}
+
+/// Adds to a counter of this CPU.
+#[inline(always)]
+pub fn add(stat: Stat, number: u64) {
     if let Some(value) = STATS.get_ptr_mut(stat as u32) {
         // SAFETY: the element belongs to this CPU, and programs are not preempted by others on it.
-        unsafe { *value += 1 }
+        unsafe { *value += number }
     }
 }
 
@@ -143,9 +153,12 @@ pub fn record_in(slot: u32) -> Option<&'static mut TaskRecord> {
 /// The record of a thread id, if it is followed.
 #[inline(always)]
 pub fn record_of(tid: u32) -> Option<&'static mut TaskRecord> {
-    if !is_member(tid) {
-        return None;
-    }
+    if is_member(tid) { member(tid) } else { None }
+}
+
+/// The record of a thread id that is followed. None if it was until just now.
+#[inline(always)]
+pub fn member(tid: u32) -> Option<&'static mut TaskRecord> {
     // SAFETY: the pointer comes from a successful lookup.
     record_in(unsafe { *slot_of(tid)? })
 }

@@ -11,14 +11,15 @@ use core::ptr;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use slowburn_common::{
     event::{Header, MappingEvent, kind},
-    stats::Stat,
-    task::{TaskRecord, call},
+    stats::{Stat, TIMED_MEMORY},
+    task::{TaskRecord, call, is_sampled},
 };
 
 use crate::{
     atomic,
     kernel::{Task, TypedTask},
-    maps::{PAGE_SHIFT, control, emit, record_in, record_of, slot_of},
+    maps::{PAGE_SHIFT, control, count, emit, record_in, record_of, slot_of},
+    timer::Timer,
 };
 
 /// Highest value that a call's return stands for an error with.
@@ -31,15 +32,32 @@ const MADV_DONTNEED_LOCKED: u64 = 24;
 /// The record of the calling thread, if it is followed.
 #[inline(always)]
 pub fn caller() -> Option<&'static mut TaskRecord> {
+    count(Stat::MemoryRuns);
     record_of(bpf_get_current_pid_tgid() as u32)
+}
+
+/// Is this call of the task's one that is looked at? To be asked once a call.
+#[inline(always)]
+pub fn is_looked_at(record: &mut TaskRecord) -> bool {
+    record.calls_made += 1;
+    let sample = sample();
+    sample == 1 || is_sampled(record.calls_made, sample)
+}
+
+/// One call in so many is looked at.
+#[inline(always)]
+fn sample() -> u64 {
+    control().map_or(1, |control| control.mapping_sample.max(1))
 }
 
 /// A call was entered.
 #[inline(always)]
-pub fn entered(call: u32, args: [u64; 4]) {
-    if let Some(record) = caller() {
+pub fn entered(call: u32, args: impl FnOnce() -> [u64; 4]) {
+    if let Some(record) = caller()
+        && is_looked_at(record)
+    {
         record.in_flight.call = u64::from(call) + 1;
-        record.in_flight.args = args;
+        record.in_flight.args = args();
     }
 }
 
@@ -67,6 +85,17 @@ pub fn changed() {
 /// A call has returned, with its arguments at hand.
 #[inline(always)]
 pub fn completed(record: &mut TaskRecord, call: u32, args: [u64; 4], result: u64) {
+    if (record.calls_made + u64::from(record.tid)).is_multiple_of(TIMED_MEMORY) {
+        let timer = Timer::start();
+        note(record, call, args, result);
+        timer.stop(Stat::MemoryTimedNs);
+    } else {
+        note(record, call, args, result);
+    }
+}
+
+#[inline(always)]
+fn note(record: &mut TaskRecord, call: u32, args: [u64; 4], result: u64) {
     let [address, length, third, fourth] = args;
     let failed = if call == call::BRK {
         // brk answers with the break it leaves behind, moved or not; brk(0) only asks.
@@ -79,16 +108,17 @@ pub fn completed(record: &mut TaskRecord, call: u32, args: [u64; 4], result: u64
     };
     // A call that failed half-way, such as an mprotect over a hole, has changed something all the same.
     let (reserved, committed) = book(record);
+    let sample = sample();
     if failed {
-        record.memory.failed_calls += 1;
+        record.memory.failed_calls += sample;
         return;
     }
     if let Some(calls) = record.memory.calls.get_mut(call as usize) {
-        *calls += 1;
+        *calls += sample;
     }
     let shift = PAGE_SHIFT.load();
     if call == call::ADVISE && matches!(third, MADV_DONTNEED | MADV_FREE | MADV_DONTNEED_LOCKED) {
-        record.memory.discarded_pages += length.div_ceil(1 << shift);
+        record.memory.discarded_pages += sample * length.div_ceil(1 << shift);
     }
     let reserved_change = reserved << shift;
     let (address, length, detail, flags) = match call {
@@ -116,7 +146,7 @@ pub fn completed(record: &mut TaskRecord, call: u32, args: [u64; 4], result: u64
             call,
             detail: detail as u32,
             flags: flags as u32,
-            reserved: 0,
+            sampled: sample as u32,
             address,
             length,
             reserved_change,

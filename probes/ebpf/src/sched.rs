@@ -8,13 +8,14 @@ use slowburn_common::{
     Comm,
     event::{DelayEvent, Header, kind},
     histogram,
-    stats::Stat,
+    stats::{Stat, TIMED_SCHED},
     task::{TaskRecord, cpu},
 };
 
 use crate::{
     kernel::{Task, TypedTask},
-    maps::{control, count, emit, is_member, record_of, slot_of},
+    maps::{control, count, emit, is_member, member, record_of, slot_of},
+    timer::Timer,
 };
 
 /// A task was woken, or a new one put on a run-queue. It is the woken task that counts: `current` is
@@ -22,6 +23,17 @@ use crate::{
 #[inline(always)]
 pub fn woken(tid: u32) {
     let Some(record) = record_of(tid) else { return };
+    if is_timed(record) {
+        let timer = Timer::start();
+        wake(record);
+        timer.stop(Stat::SchedTimedNs);
+    } else {
+        wake(record);
+    }
+}
+
+#[inline(always)]
+fn wake(record: &mut TaskRecord) {
     // Waking a task that runs already starts no wait, and nothing would end it. One that waits
     // already (preempted between setting its state and blocking) keeps its earlier start.
     let runs = matches!(record.on_cpu, cpu::ON | cpu::ON_UNTOLD);
@@ -31,33 +43,63 @@ pub fn woken(tid: u32) {
     }
 }
 
-/// One task leaves a CPU and another gets it. `prev` is still the current task.
+/// Is it the turn of this record's task to have a run timed? That of each comes after as many waits as with any other,
+/// and among tasks that wait a few times only, as many have theirs.
 #[inline(always)]
-pub fn switched(prev_tid: u32, preempted: bool, next_tid: u32) {
-    // Pid 0 is every CPU's idle task at once; it waits for nothing.
-    let prev = if prev_tid == 0 {
-        None
-    } else {
-        record_of(prev_tid)
-    };
-    let next = if next_tid == 0 {
-        None
-    } else {
-        record_of(next_tid)
-    };
-    if prev.is_none() && next.is_none() {
+fn is_timed(record: &TaskRecord) -> bool {
+    (record.delay_count + u64::from(record.tid)).is_multiple_of(TIMED_SCHED)
+}
+
+/// One task leaves a CPU and another gets it. `prev` is still the current task; it is asked for only if it is followed.
+#[inline(always)]
+pub fn switched(prev_tid: u32, prev: impl FnOnce() -> TypedTask, preempted: bool, next_tid: u32) {
+    // Most switches on a host are from one stranger to another, and that is found out before anything else. Pid 0, which is
+    // every CPU's idle task at once and waits for nothing, is never followed.
+    let (leaves_one, gets_one) = (is_member(prev_tid), is_member(next_tid));
+    if !leaves_one && !gets_one {
         return;
     }
+    let left = if leaves_one { member(prev_tid) } else { None };
+    let next = if gets_one { member(next_tid) } else { None };
+    let Some(followed) = next.as_deref().or(left.as_deref()) else {
+        return;
+    };
+    if is_timed(followed) {
+        let timer = Timer::start();
+        switch(left, prev, preempted, next, prev_tid);
+        timer.stop(Stat::SchedTimedNs);
+    } else {
+        switch(left, prev, preempted, next, prev_tid);
+    }
+}
+
+#[inline(always)]
+fn switch(
+    mut left: Option<&mut TaskRecord>,
+    prev: impl FnOnce() -> TypedTask,
+    preempted: bool,
+    next: Option<&mut TaskRecord>,
+    prev_tid: u32,
+) {
+    let mut waits = false;
+    if let Some(record) = &mut left {
+        let prev = prev();
+        waits = preempted || prev.is_runnable();
+        leaves(record, prev);
+    }
+    let since = next.as_ref().map_or(0, |record| record.enqueued_ns);
+    // Half of this program's time is taking the time: who goes to sleep and leaves the CPU to a stranger needs none.
     // Taken after the records were found, so that it cannot lie before a stamp they hold from this CPU.
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if let Some(record) = prev {
-        leaves(record);
-        let waits = preempted || TypedTask::current().is_runnable();
+    let now = if waits || since != 0 {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_ktime_get_ns() }
+    } else {
+        0
+    };
+    if let Some(record) = left {
         record.enqueued_ns = if waits { now } else { 0 };
     }
     if let Some(record) = next {
-        let since = record.enqueued_ns;
         record.enqueued_ns = 0;
         record.on_cpu = if since == 0 { cpu::ON_UNTOLD } else { cpu::ON };
         if since != 0 {
@@ -66,14 +108,15 @@ pub fn switched(prev_tid: u32, preempted: bool, next_tid: u32) {
     }
 }
 
-/// The current task leaves its CPU, or ends. Some kernels now and then trace neither a wake-up nor the switch that
-/// follows it (seen on a virtual machine, where the idle task or the migration thread had run before: up to one in
-/// 300 switches, some of them after milliseconds of waiting). How long the task had waited before it ran is then told
-/// by the kernel's own account, which has been brought up to date when it got the CPU.
+/// A task, which is the current one, leaves its CPU, or ends. Some kernels now and then trace neither a wake-up nor the
+/// switch that follows it (seen on a virtual machine, where the idle task or the migration thread had run before: up to
+/// one in 300 switches, some of them after milliseconds of waiting). How long the task had waited before it ran is then
+/// told by the kernel's own account, which has been brought up to date when it got the CPU.
 #[inline(always)]
-pub fn leaves(record: &mut TaskRecord) {
-    let current = TypedTask::current();
-    let total = current.run_delay_ns().map_or(0, kernel_delay);
+pub fn leaves(record: &mut TaskRecord, current: TypedTask) {
+    let (run_count, total) = current
+        .run_account()
+        .map_or((0, 0), |(count, delay_ns)| (count, kernel_delay(delay_ns)));
     if matches!(record.on_cpu, cpu::OFF | cpu::ON_UNTOLD) {
         let before = record.kernel_delay_ns;
         if before == 0 || total < before {
@@ -89,6 +132,7 @@ pub fn leaves(record: &mut TaskRecord) {
         }
     }
     record.kernel_delay_ns = total;
+    record.kernel_run_count = run_count;
     record.on_cpu = cpu::OFF;
     if record.renamed != 0 {
         record.renamed = 0;

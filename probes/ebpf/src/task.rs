@@ -105,7 +105,8 @@ pub fn created(
 /// A task exits. It is the current task.
 #[inline(always)]
 pub fn exited() {
-    let tid = TypedTask::current().tid();
+    let current = TypedTask::current();
+    let tid = current.tid();
     if !is_member(tid) {
         return;
     }
@@ -120,7 +121,7 @@ pub fn exited() {
     };
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    sched::leaves(record);
+    sched::leaves(record, current);
     record.exit_ns = now;
     emit(
         Header {

@@ -12,13 +12,15 @@ use procfs::{
 };
 
 use super::clock::ns_per_tick;
-use crate::event::{Life, ProcessAccount};
+use crate::event::{Life, ProcessAccount, ThreadAccount};
 
-/// What the kernel says about a thread since it was created: time spent waiting for a CPU, and how often
-/// it got one after waiting (`sched_info.run_delay` and `.pcount`). `None` if it is gone or not built in.
-pub fn schedstat(pid: u32, tid: u32) -> Option<(u64, u64)> {
+/// What the kernel says about a thread's waits since it was created. `None` if it is gone or not built in.
+pub fn schedstat(pid: u32, tid: u32) -> Option<ThreadAccount> {
     let stat = Schedstat::from_file(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
-    Some((stat.run_delay, stat.pcount))
+    Some(ThreadAccount {
+        run_delay_ns: stat.run_delay,
+        run_count: stat.pcount,
+    })
 }
 
 /// Counters of a process as they stood at the last reading.

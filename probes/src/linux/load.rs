@@ -138,6 +138,7 @@ fn load_object(
         .override_global("OFFSET_TASK_COMM", &offsets.task_comm, true)
         .override_global("OFFSET_TASK_START", &offsets.task_start, true)
         .override_global("OFFSET_TASK_RUN_DELAY", &offsets.task_run_delay, true)
+        .override_global("OFFSET_TASK_RUN_COUNT", &offsets.task_run_count, true)
         .override_global("OFFSET_TASK_MM", &offsets.task_mm, true)
         .override_global("OFFSET_MM_TOTAL_VM", &offsets.mm_total_vm, true)
         .override_global("OFFSET_MM_DATA_VM", &offsets.mm_data_vm, true)

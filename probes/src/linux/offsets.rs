@@ -24,6 +24,8 @@ pub struct Offsets {
     /// `task_struct.sched_info.run_delay`; `u32::MAX` where the kernel does not keep it (neither `CONFIG_SCHEDSTATS`
     /// nor `CONFIG_TASK_DELAY_ACCT`)
     pub task_run_delay: u32,
+    /// `task_struct.sched_info.pcount`, likewise
+    pub task_run_count: u32,
     /// `task_struct.mm`
     pub task_mm: u32,
     /// `mm_struct.total_vm`
@@ -46,15 +48,19 @@ impl Offsets {
         let task = Layout::of(&btf, "task_struct")?;
         let mm = Layout::of(&btf, "mm_struct")?;
         let regs = Layout::of(&btf, "pt_regs")?;
+        let run_account = |field: &str| {
+            Layout::of(&btf, "sched_info")
+                .and_then(|info| Ok(task.offset("sched_info")? + info.offset(field)?))
+                .unwrap_or(u32::MAX)
+        };
         Ok(Self {
             task_pid: task.offset("pid")?,
             task_tgid: task.offset("tgid")?,
             task_state: task.offset("__state").or_else(|_| task.offset("state"))?,
             task_comm: task.offset("comm")?,
             task_start: task.offset("start_boottime")?,
-            task_run_delay: Layout::of(&btf, "sched_info")
-                .and_then(|info| Ok(task.offset("sched_info")? + info.offset("run_delay")?))
-                .unwrap_or(u32::MAX),
+            task_run_delay: run_account("run_delay"),
+            task_run_count: run_account("pcount"),
             task_mm: task.offset("mm")?,
             mm_total_vm: mm.offset("total_vm")?,
             mm_data_vm: mm.offset("data_vm")?,

@@ -19,7 +19,7 @@ use super::{
     tracked::Tracked,
     wire::Wire,
 };
-use crate::event::{Call, Class, Event, Life, MemoryFlow, Origin, Standing, Task};
+use crate::event::{Call, Class, Event, Life, MemoryFlow, Origin, Standing, Task, ThreadAccount};
 
 /// Most events taken from the ring buffer in one go: some 2 MB, whatever the size of the ring.
 const DRAIN_LIMIT: usize = 8_192;
@@ -679,10 +679,9 @@ impl Source {
                 read!(record, start_boot_ns) + self.boot_epoch_ns
             },
         };
-        // A task that the fork hook saw began at zero. The others have waited before; what they waited
-        // between being published and this reading is missing from the kernel's side of their first window.
-        let schedstat = match read!(record, origin) {
-            origin::THREAD | origin::FORK => Some((0, 0)),
+        // A task that the fork hook saw began at zero. The others have waited before.
+        let account = match read!(record, origin) {
+            origin::THREAD | origin::FORK => Some(ThreadAccount::default()),
             _ => account::schedstat(pid, tid),
         };
         let task = Task {
@@ -691,7 +690,7 @@ impl Source {
             service: read!(record, service),
             name: read!(record, comm),
         };
-        Ok(Tracked::new(task, process_slot, schedstat))
+        Ok(Tracked::new(task, process_slot, account))
     }
 
     /// The slot of a followed process that lives.

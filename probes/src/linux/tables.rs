@@ -17,7 +17,7 @@ use slowburn_common::task::{
     Control, MEMBERS_PER_ELEMENT, NO_SLOT, SLOTS_PER_ELEMENT, TaskRecord, origin,
 };
 
-use crate::event::{MemoryFlow, ProcessAccount};
+use crate::event::{MemoryFlow, ProcessAccount, ThreadAccount};
 
 /// Granularity in which a map is mapped, in bytes; a multiple of every page size up to 64 KiB.
 const CHUNK: usize = 256 << 10;
@@ -269,6 +269,15 @@ impl Record {
     pub fn clear(self) {
         // SAFETY: as in `read!`; the task is gone and the slot unpublished, so that no program uses it.
         unsafe { self.0.as_ptr().write_bytes(0, 1) }
+    }
+
+    /// The kernel's own account of the task's waits when it last left a CPU; `None` as long as it has not.
+    pub fn kernel_account(self) -> Option<ThreadAccount> {
+        let run_delay_ns = read!(self, kernel_delay_ns).checked_sub(1)?;
+        Some(ThreadAccount {
+            run_delay_ns,
+            run_count: read!(self, kernel_run_count),
+        })
     }
 
     /// Takes the longest wait since the last call.

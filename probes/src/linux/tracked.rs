@@ -5,10 +5,7 @@ use slowburn_common::{
     task::Memory,
 };
 
-use super::{
-    account,
-    tables::{Record, read},
-};
+use super::tables::{Record, read};
 use crate::event::{Delays, Event, MemoryFlow, Task, ThreadAccount};
 
 /// A followed task, as the daemon knows it.
@@ -27,13 +24,13 @@ pub struct Tracked {
     /// Waits that were found in their buckets so far.
     found: u64,
     memory: Memory,
-    /// What the kernel said at the last sample: run-queue delay and count.
-    schedstat: Option<(u64, u64)>,
+    /// What the kernel's own account was at the last sample.
+    account: Option<ThreadAccount>,
 }
 
 impl Tracked {
     /// A task that did nothing so far, beyond what the kernel says.
-    pub fn new(task: Task, process_slot: u32, schedstat: Option<(u64, u64)>) -> Self {
+    pub fn new(task: Task, process_slot: u32, account: Option<ThreadAccount>) -> Self {
         Self {
             task,
             process_slot,
@@ -44,7 +41,7 @@ impl Tracked {
             delays: Vec::new(),
             found: 0,
             memory: Memory::default(),
-            schedstat,
+            account,
         }
     }
 
@@ -85,19 +82,14 @@ impl Tracked {
         let (count, sum_ns) = (read!(record, delay_count), read!(record, delay_sum_ns));
         let unknown_count = read!(record, unknown_count);
         let buckets = read!(record, delays);
-        // Read at once after, so that both speak of the same period.
-        let schedstat = if self.exited {
-            None
-        } else {
-            account::schedstat(self.task.process.id, self.task.thread.id)
-        };
-        let account = self.schedstat.zip(schedstat).and_then(|(before, now)| {
+        let now = record.kernel_account();
+        let account = self.account.zip(now).and_then(|(before, now)| {
             Some(ThreadAccount {
-                run_delay_ns: now.0.checked_sub(before.0)?,
-                run_count: now.1.checked_sub(before.1)?,
+                run_delay_ns: now.run_delay_ns.checked_sub(before.run_delay_ns)?,
+                run_count: now.run_count.checked_sub(before.run_count)?,
             })
         });
-        self.schedstat = schedstat;
+        self.account = now.or(self.account);
         let counts = added(&buckets, &self.delays);
         self.found += counts.iter().map(|(_, n)| u64::from(*n)).sum::<u64>();
         // The longest wait may have been taken with the last sample although its bucket was not filled yet.

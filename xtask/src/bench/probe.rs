@@ -95,7 +95,7 @@ pub fn run(setting: &Setting) -> Result<Outcome> {
     let rounds = in_turn(&contenders, setting.rounds, |contender| {
         measure(setting, *contender)
     })?;
-    let empty: Vec<f64> = rounds[0].iter().map(|all| mean_of_switch(all)).collect();
+    let empty: Vec<f64> = rounds[0].iter().map(mean_of_switch).collect();
     let mut rows = Vec::new();
     for (contender, rounds) in contenders.iter().zip(&rounds) {
         if let Contender::Slowburn { follows, .. } = contender {
