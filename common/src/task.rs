@@ -88,16 +88,6 @@ pub const fn is_sampled(nth: u64, n: u64) -> bool {
     (mixed ^ mixed >> 31) & (n - 1) == 0
 }
 
-/// A call between its entry and its return. Only used by hooks that see the two separately.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct InFlight {
-    /// [`call`] plus one; 0 when none is under way.
-    pub call: u64,
-    /// The first four arguments.
-    pub args: [u64; 4],
-}
-
 /// Everything kept about one task, in an array that the daemon maps into its own memory.
 ///
 /// A record belongs to one life of one task. Whoever makes it (the fork hook, the exec hook or the daemon)
@@ -160,8 +150,6 @@ pub struct TaskRecord {
     pub calls_made: u64,
     /// What its calls did.
     pub memory: Memory,
-    /// The call it is in.
-    pub in_flight: InFlight,
 
     /// Process-wide: `mm->total_vm` as last seen, in pages. Valid in the record of `process_slot`.
     pub vm_pages: u64,

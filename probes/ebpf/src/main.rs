@@ -6,7 +6,7 @@
 //!
 //! Scheduler and task hooks: `btf_*` (`tp_btf`, fields read directly), `raw_*` (raw tracepoint,
 //! fields read by helper), `tp_*` (classic tracepoint, fields from its record).
-//! Memory hooks: `fexit_*`, `kprobe_*` with `kretprobe_*`, `enter_*` with `exit_*` (system call tracepoints).
+//! Memory hooks, on the return of system calls: `fexit_*`, `kretprobe_*`, `exit_*` (system call tracepoints).
 //! The first two also as `*_compat_*`, for calls through the kernel's 32-bit entry.
 #![no_std]
 #![no_main]
@@ -23,10 +23,12 @@ mod timer;
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
-    macros::{btf_tracepoint, fexit, kprobe, kretprobe, raw_tracepoint, tracepoint},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_ktime_get_boot_ns, bpf_task_pt_regs,
+    },
+    macros::{btf_tracepoint, fexit, kretprobe, raw_tracepoint, tracepoint},
     programs::{
-        BtfTracePointContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
+        BtfTracePointContext, FExitContext, RawTracePointContext, RetProbeContext,
         TracePointContext,
     },
 };
@@ -283,12 +285,14 @@ pub fn tp_task_rename(ctx: TracePointContext) -> u32 {
 
 // --- memory ---
 
-/// The first four arguments of a system call, from its registers.
+/// The first four arguments of the system call that returns, from the registers with which the thread entered the kernel.
 ///
 /// # Safety
-/// `regs` must be a BTF pointer to a `pt_regs`, and the offsets must come from a read-only global.
+/// The offsets must come from a read-only global.
 #[inline(always)]
-unsafe fn typed_args(regs: *const c_void, offsets: [u32; 4]) -> [u64; 4] {
+unsafe fn registers(offsets: [u32; 4]) -> [u64; 4] {
+    // SAFETY: the helper takes the current task, and returns a BTF pointer to its `pt_regs`.
+    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const c_void;
     // SAFETY: passed on.
     unsafe {
         [
@@ -298,22 +302,6 @@ unsafe fn typed_args(regs: *const c_void, offsets: [u32; 4]) -> [u64; 4] {
             load(regs, offsets[3]),
         ]
     }
-}
-
-/// The first four arguments of a system call, from its registers behind a plain address.
-#[inline(always)]
-fn untyped_args(regs: *const c_void, offsets: [u32; 4]) -> [u64; 4] {
-    let read = |offset: u32| {
-        // SAFETY: the helper checks the address.
-        unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(regs.add(offset as usize).cast()) }
-            .unwrap_or(0)
-    };
-    [
-        read(offsets[0]),
-        read(offsets[1]),
-        read(offsets[2]),
-        read(offsets[3]),
-    ]
 }
 
 /// Arguments of a native call: the registers as they are.
@@ -341,61 +329,39 @@ fn compat_block(args: [u64; 4]) -> [u64; 4] {
     args.map(u64::from)
 }
 
-/// The forms of the hook on one system call that sit on its function.
+/// The forms of the hook on the return of one system call that sit on its function.
 macro_rules! function_hook {
-    ($call:expr, $offsets:ident, $args:ident, $fexit:ident, $kprobe:ident, $kretprobe:ident) => {
+    ($call:expr, $offsets:ident, $args:ident, $fexit:ident, $kretprobe:ident) => {
         #[fexit]
         pub fn $fexit(ctx: FExitContext) -> i32 {
-            if let Some(record) = memory::caller()
-                && memory::is_looked_at(record)
-            {
-                // SAFETY: the hooked function is __ARCH_sys_*(const struct pt_regs *regs).
-                let args =
-                    unsafe { typed_args(ctx.arg::<*const c_void>(0), maps::$offsets.load()) };
-                memory::completed(record, $call, $args(args), ctx.arg::<u64>(1));
-            }
-            0
-        }
-
-        #[kprobe]
-        pub fn $kprobe(ctx: ProbeContext) -> u32 {
-            if let Some(regs) = ctx.arg::<*const c_void>(0) {
-                memory::entered($call, || $args(untyped_args(regs, maps::$offsets.load())));
-            }
+            // SAFETY: a read-only global.
+            let args = || $args(unsafe { registers(maps::$offsets.load()) });
+            // The hooked function is __ARCH_sys_*(const struct pt_regs *regs).
+            memory::returned($call, args, ctx.arg::<u64>(1));
             0
         }
 
         #[kretprobe]
         pub fn $kretprobe(ctx: RetProbeContext) -> u32 {
-            memory::returned($call, ctx.ret::<u64>());
+            // SAFETY: as above.
+            let args = || $args(unsafe { registers(maps::$offsets.load()) });
+            memory::returned($call, args, ctx.ret::<u64>());
             0
         }
     };
 }
 
-/// The three forms of the hook on one system call.
+/// The three forms of the hook on the return of one system call.
 macro_rules! memory_hook {
-    ($call:expr, $fexit:ident, $kprobe:ident, $kretprobe:ident, $enter:ident, $exit:ident) => {
-        function_hook!(
-            $call,
-            OFFSET_SYSCALL_ARGS,
-            native,
-            $fexit,
-            $kprobe,
-            $kretprobe
-        );
-
-        #[tracepoint]
-        pub fn $enter(ctx: TracePointContext) -> u32 {
-            // SAFETY: struct syscall_trace_enter: common fields, number at 8, arguments from 16 on.
-            memory::entered($call, || unsafe { enter_args::<{ arity($call) }>(&ctx) });
-            0
-        }
+    ($call:expr, $fexit:ident, $kretprobe:ident, $exit:ident) => {
+        function_hook!($call, OFFSET_SYSCALL_ARGS, native, $fexit, $kretprobe);
 
         #[tracepoint]
         pub fn $exit(ctx: TracePointContext) -> u32 {
+            // SAFETY: a read-only global.
+            let args = || unsafe { registers(maps::OFFSET_SYSCALL_ARGS.load()) };
             // SAFETY: struct syscall_trace_exit: common fields, number at 8, result at 16.
-            memory::returned($call, unsafe { field::<u64>(&ctx, 16) });
+            memory::returned($call, args, unsafe { field::<u64>(&ctx, 16) });
             0
         }
     };
@@ -404,15 +370,8 @@ macro_rules! memory_hook {
 /// The hook on one system call through the kernel's 32-bit entry. It has functions of its own there, and no
 /// tracepoint: the kernel fires none, as its numbers mean other calls.
 macro_rules! compat_hook {
-    ($call:expr, $args:ident, $fexit:ident, $kprobe:ident, $kretprobe:ident) => {
-        function_hook!(
-            $call,
-            OFFSET_COMPAT_ARGS,
-            $args,
-            $fexit,
-            $kprobe,
-            $kretprobe
-        );
+    ($call:expr, $args:ident, $fexit:ident, $kretprobe:ident) => {
+        function_hook!($call, OFFSET_COMPAT_ARGS, $args, $fexit, $kretprobe);
     };
 }
 
@@ -440,78 +399,15 @@ macro_rules! uncounted_hook {
     };
 }
 
-/// How many of the first four arguments a call has. The record of its tracepoint has no more.
-const fn arity(call: u32) -> usize {
-    match call {
-        call::BRK => 1,
-        call::UNMAP => 2,
-        call::ADVISE | call::PROTECT => 3,
-        _ => 4,
-    }
-}
-
-/// Reads the arguments from the record of a `sys_enter_*` tracepoint.
-///
-/// # Safety
-/// The record must hold `N` arguments.
-#[inline(always)]
-unsafe fn enter_args<const N: usize>(ctx: &TracePointContext) -> [u64; 4] {
-    let mut args = [0; 4];
-    let mut n = 0;
-    while n < N {
-        // SAFETY: passed on.
-        args[n] = unsafe { field::<u64>(ctx, 16 + 8 * n) };
-        n += 1;
-    }
-    args
-}
-
-memory_hook!(
-    call::MAP,
-    fexit_mmap,
-    kprobe_mmap,
-    kretprobe_mmap,
-    enter_mmap,
-    exit_mmap
-);
-memory_hook!(
-    call::UNMAP,
-    fexit_munmap,
-    kprobe_munmap,
-    kretprobe_munmap,
-    enter_munmap,
-    exit_munmap
-);
-memory_hook!(
-    call::REMAP,
-    fexit_mremap,
-    kprobe_mremap,
-    kretprobe_mremap,
-    enter_mremap,
-    exit_mremap
-);
-memory_hook!(
-    call::BRK,
-    fexit_brk,
-    kprobe_brk,
-    kretprobe_brk,
-    enter_brk,
-    exit_brk
-);
-memory_hook!(
-    call::ADVISE,
-    fexit_madvise,
-    kprobe_madvise,
-    kretprobe_madvise,
-    enter_madvise,
-    exit_madvise
-);
+memory_hook!(call::MAP, fexit_mmap, kretprobe_mmap, exit_mmap);
+memory_hook!(call::UNMAP, fexit_munmap, kretprobe_munmap, exit_munmap);
+memory_hook!(call::REMAP, fexit_mremap, kretprobe_mremap, exit_mremap);
+memory_hook!(call::BRK, fexit_brk, kretprobe_brk, exit_brk);
+memory_hook!(call::ADVISE, fexit_madvise, kretprobe_madvise, exit_madvise);
 memory_hook!(
     call::PROTECT,
     fexit_mprotect,
-    kprobe_mprotect,
     kretprobe_mprotect,
-    enter_mprotect,
     exit_mprotect
 );
 
@@ -519,49 +415,37 @@ compat_hook!(
     call::MAP,
     compat_block,
     fexit_compat_mmap,
-    kprobe_compat_mmap,
     kretprobe_compat_mmap
 );
 compat_hook!(
     call::MAP,
     compat,
     fexit_compat_mmap_pgoff,
-    kprobe_compat_mmap_pgoff,
     kretprobe_compat_mmap_pgoff
 );
 compat_hook!(
     call::UNMAP,
     compat,
     fexit_compat_munmap,
-    kprobe_compat_munmap,
     kretprobe_compat_munmap
 );
 compat_hook!(
     call::REMAP,
     compat,
     fexit_compat_mremap,
-    kprobe_compat_mremap,
     kretprobe_compat_mremap
 );
-compat_hook!(
-    call::BRK,
-    compat,
-    fexit_compat_brk,
-    kprobe_compat_brk,
-    kretprobe_compat_brk
-);
+compat_hook!(call::BRK, compat, fexit_compat_brk, kretprobe_compat_brk);
 compat_hook!(
     call::ADVISE,
     compat,
     fexit_compat_madvise,
-    kprobe_compat_madvise,
     kretprobe_compat_madvise
 );
 compat_hook!(
     call::PROTECT,
     compat,
     fexit_compat_mprotect,
-    kprobe_compat_mprotect,
     kretprobe_compat_mprotect
 );
 
@@ -569,9 +453,7 @@ compat_hook!(
 memory_hook!(
     call::PROTECT,
     fexit_pkey_mprotect,
-    kprobe_pkey_mprotect,
     kretprobe_pkey_mprotect,
-    enter_pkey_mprotect,
     exit_pkey_mprotect
 );
 uncounted_hook!(fexit_shmat, kretprobe_shmat, exit_shmat);

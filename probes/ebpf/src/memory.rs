@@ -31,14 +31,14 @@ const MADV_DONTNEED_LOCKED: u64 = 24;
 
 /// The record of the calling thread, if it is followed.
 #[inline(always)]
-pub fn caller() -> Option<&'static mut TaskRecord> {
+fn caller() -> Option<&'static mut TaskRecord> {
     count(Stat::MemoryRuns);
     record_of(bpf_get_current_pid_tgid() as u32)
 }
 
 /// Is this call of the task's one that is looked at? To be asked once a call.
 #[inline(always)]
-pub fn is_looked_at(record: &mut TaskRecord) -> bool {
+fn is_looked_at(record: &mut TaskRecord) -> bool {
     record.calls_made += 1;
     let sample = sample();
     sample == 1 || is_sampled(record.calls_made, sample)
@@ -50,28 +50,21 @@ fn sample() -> u64 {
     control().map_or(1, |control| control.mapping_sample.max(1))
 }
 
-/// A call was entered.
+/// A call has returned. What it was asked for still stands in the registers with which the thread entered the kernel, so
+/// that nothing has to be hooked there: `args` reads them.
 #[inline(always)]
-pub fn entered(call: u32, args: impl FnOnce() -> [u64; 4]) {
-    if let Some(record) = caller()
-        && is_looked_at(record)
-    {
-        record.in_flight.call = u64::from(call) + 1;
-        record.in_flight.args = args();
-    }
-}
-
-/// A call whose entry was seen has returned.
-#[inline(always)]
-pub fn returned(call: u32, result: u64) {
+pub fn returned(call: u32, args: impl FnOnce() -> [u64; 4], result: u64) {
     let Some(record) = caller() else { return };
-    // Nothing was under way: the call began before its hook was attached. Its effect is booked with the next.
-    if record.in_flight.call != u64::from(call) + 1 {
+    if !is_looked_at(record) {
         return;
     }
-    record.in_flight.call = 0;
-    let args = record.in_flight.args;
-    completed(record, call, args, result);
+    if (record.calls_made + u64::from(record.tid)).is_multiple_of(TIMED_MEMORY) {
+        let timer = Timer::start();
+        note(record, call, args(), result);
+        timer.stop(Stat::MemoryTimedNs);
+    } else {
+        note(record, call, args(), result);
+    }
 }
 
 /// A call that is not counted has returned.
@@ -82,18 +75,7 @@ pub fn changed() {
     }
 }
 
-/// A call has returned, with its arguments at hand.
-#[inline(always)]
-pub fn completed(record: &mut TaskRecord, call: u32, args: [u64; 4], result: u64) {
-    if (record.calls_made + u64::from(record.tid)).is_multiple_of(TIMED_MEMORY) {
-        let timer = Timer::start();
-        note(record, call, args, result);
-        timer.stop(Stat::MemoryTimedNs);
-    } else {
-        note(record, call, args, result);
-    }
-}
-
+/// Notes what a call did.
 #[inline(always)]
 fn note(record: &mut TaskRecord, call: u32, args: [u64; 4], result: u64) {
     let [address, length, third, fourth] = args;

@@ -31,7 +31,7 @@ pub enum ProbeError {
     NoBtf(String),
     /// A type or field that every supported kernel has.
     #[error(
-        "the kernel's type information has no {0}: this kernel is older than 5.12 or heavily modified, and is not supported"
+        "the kernel's type information has no {0}: this kernel is older than 5.15 or heavily modified, and is not supported"
     )]
     MissingField(String),
     /// Embedded object.

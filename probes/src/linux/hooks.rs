@@ -41,9 +41,9 @@ pub enum Family {
     Classic,
     /// `fexit` on the system call's function.
     Fexit,
-    /// kprobe and kretprobe on the system call's function.
+    /// kretprobe on the system call's function.
     Kprobe,
-    /// `syscalls:sys_enter_*` and `sys_exit_*` tracepoints. They put every thread of the host on the slow system call path.
+    /// `syscalls:sys_exit_*` tracepoints. They put every thread of the host on the slow system call path.
     Syscall,
     /// No hooks at all, on request: sizes are then read from `/proc` once a window, and no call is counted.
     None,
@@ -188,7 +188,7 @@ fn hooks(need: Need, family: Family) -> Vec<Hook> {
         Need::Sched => events(&SCHED_EVENTS, family),
         Need::Memory => CALLS
             .iter()
-            .flat_map(|call| call_hooks(call, family))
+            .filter_map(|call| call_hook(call, family))
             .collect(),
     }
 }
@@ -217,16 +217,13 @@ fn optional_hooks(need: Need, family: Family) -> Vec<Vec<Hook>> {
     if need != Need::Memory {
         return Vec::new();
     }
-    let compat = COMPAT_CALLS.iter().map(|&(call, function)| {
-        let name = format!("compat_{call}");
-        function_hooks(&name, function.to_owned(), family)
+    let compat = COMPAT_CALLS.iter().filter_map(|&(call, function)| {
+        function_hook(&format!("compat_{call}"), function.to_owned(), family)
     });
-    let uncounted = UNCOUNTED_CALLS
-        .iter()
-        .map(|call| return_hooks(call, family));
+    let native = ["pkey_mprotect"].iter().chain(&UNCOUNTED_CALLS);
     compat
-        .chain([call_hooks("pkey_mprotect", family)])
-        .chain(uncounted)
+        .chain(native.filter_map(|call| call_hook(call, family)))
+        .map(|hook| vec![hook])
         .collect()
 }
 
@@ -234,57 +231,28 @@ fn native_function(call: &str) -> String {
     format!("__x64_sys_{call}")
 }
 
-fn call_hooks(call: &str, family: Family) -> Vec<Hook> {
-    let hook = |form: &str, target| Hook {
-        program: format!("{form}_{call}"),
-        target,
-    };
+/// The hook on the return of a call.
+fn call_hook(call: &str, family: Family) -> Option<Hook> {
     match family {
-        Family::Syscall => vec![
-            // The return first: an entry whose return is not hooked would be taken for a call in flight.
-            hook("exit", exit_tracepoint(call)),
-            hook(
-                "enter",
-                Target::Tracepoint("syscalls", format!("sys_enter_{call}"), &[]),
-            ),
-        ],
-        _ => function_hooks(call, native_function(call), family),
+        Family::Syscall => Some(Hook {
+            program: format!("exit_{call}"),
+            target: Target::Tracepoint("syscalls", format!("sys_exit_{call}"), &[("ret", 16)]),
+        }),
+        _ => function_hook(call, native_function(call), family),
     }
 }
 
-/// The hooks of a call that sit on its function; none if the family has no such form.
-fn function_hooks(name: &str, function: String, family: Family) -> Vec<Hook> {
-    let hook = |form: &str, target| Hook {
+/// The hook on the return of a call's function; none if the family has no such form.
+fn function_hook(name: &str, function: String, family: Family) -> Option<Hook> {
+    let (form, target) = match family {
+        Family::Fexit => ("fexit", Target::Fexit(function)),
+        Family::Kprobe => ("kretprobe", Target::Kprobe(function)),
+        _ => return None,
+    };
+    Some(Hook {
         program: format!("{form}_{name}"),
         target,
-    };
-    match family {
-        Family::Fexit => vec![hook("fexit", Target::Fexit(function))],
-        // The return first, as above.
-        Family::Kprobe => vec![
-            hook("kretprobe", Target::Kprobe(function.clone())),
-            hook("kprobe", Target::Kprobe(function)),
-        ],
-        _ => Vec::new(),
-    }
-}
-
-/// The hook on the return of a call whose arguments do not matter.
-fn return_hooks(call: &str, family: Family) -> Vec<Hook> {
-    let (form, target) = match family {
-        Family::Fexit => ("fexit", Target::Fexit(native_function(call))),
-        Family::Kprobe => ("kretprobe", Target::Kprobe(native_function(call))),
-        Family::Syscall => ("exit", exit_tracepoint(call)),
-        _ => return Vec::new(),
-    };
-    vec![Hook {
-        program: format!("{form}_{call}"),
-        target,
-    }]
-}
-
-fn exit_tracepoint(call: &str) -> Target {
-    Target::Tracepoint("syscalls", format!("sys_exit_{call}"), &[("ret", 16)])
+    })
 }
 
 /// Attaches the best family that works for a need.
