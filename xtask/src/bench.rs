@@ -1,8 +1,10 @@
 //! Benchmarks: what slowburn costs, against others and against nothing. Each writes a table and its figures.
 
 mod figures;
+mod histogram;
 mod load;
 mod overhead;
+mod replay;
 mod service;
 mod tracer;
 
@@ -37,6 +39,10 @@ pub struct Args {
 enum Bench {
     /// What those that are traced lose: nobody, programs that do nothing, slowburn, bpftrace and perf in turn
     Overhead,
+    /// What a replay costs an event: 50 million through a pipe (load pipe), and a file beside plain serde_json (load file)
+    Replay,
+    /// What waits take on their way into a window, beside the hdrhistogram crate alone
+    Histogram,
 }
 
 impl Bench {
@@ -101,6 +107,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let outcome = match args.bench {
         Bench::Overhead => overhead::run(&setting)?,
+        Bench::Replay => replay::run(&setting)?,
+        Bench::Histogram => histogram::run(&setting)?,
     };
     let name = args.bench.name();
     let document = Document {
