@@ -39,7 +39,7 @@ pub struct Args {
 enum Bench {
     /// What those that are traced lose: nobody, programs that do nothing, slowburn, bpftrace and perf in turn
     Overhead,
-    /// What a replay costs an event: 50 million through a pipe (load pipe), and a file beside plain serde_json (load file)
+    /// What a replay costs an event: 50 million through a pipe (--load pipe), and a file beside reading it plainly (--load file)
     Replay,
     /// What waits take on their way into a window, beside the hdrhistogram crate alone
     Histogram,

@@ -43,8 +43,8 @@ pub fn run(options: &Replay) -> anyhow::Result<()> {
     }
     let output = BufWriter::with_capacity(BUFFER, output);
     let mut replayer = Replayer::new(source_name, output, terminal);
-    let replayed = replayer.replay(source);
-    match (replayed, replayer.output.flush()) {
+    let end = replayer.replay(source);
+    match (end, replayer.output.flush()) {
         (Err(End::Output(error)), _) | (_, Err(error)) => match error.kind() {
             // Who read the output has seen enough.
             io::ErrorKind::BrokenPipe => Ok(()),
@@ -355,7 +355,7 @@ mod tests {
             "unknown variant `stopped`",
         );
         refuses(
-            plain.replace(r#":8,"#, ":-8,").as_bytes(),
+            plain.replace(":8,", ":-8,").as_bytes(),
             "is not a record of slowburn",
         );
         refuses(

@@ -1,8 +1,8 @@
 //! Single events as slowburn writes them: found to be valid without being taken apart.
 //!
-//! Nearly all lines of a recording are single events, and a replay only passes them on. Per line, serde_json takes 2.3 us to
-//! read and write one, sonic-rs 0.4 us to read borrowed fields without looking at the moments among them, and this less than
-//! 0.1 us. It knows exactly the form in which [`super::Line`] is written: fields in order, no spaces, no escapes. The
+//! Nearly all lines of a recording are single events, and a replay only passes them on. Per line, `serde_json` takes 1.9 us to
+//! read and write one, `sonic-rs` 0.4 us to read borrowed fields without looking at the moments among them, and this less
+//! than 0.1 us. It knows exactly the form in which [`super::Line`] is written: fields in order, no spaces, no escapes. The
 //! check is a full one: names, types, ranges, dates. What it does not know may be valid all the same; serde is the judge
 //! then.
 

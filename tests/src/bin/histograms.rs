@@ -98,7 +98,9 @@ fn slowburn(waits: &[Vec<u64>]) -> Steps {
     let samples: Vec<_> = records.iter().map(sample).collect();
     let (_, merge) = timed(THREADS, || {
         let mut sum = DelayCounts::default();
-        samples.iter().for_each(|sample| sum.add(sample));
+        for sample in &samples {
+            sum.add(sample);
+        }
         sum
     });
     let counts: Vec<_> = samples

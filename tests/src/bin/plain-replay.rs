@@ -1,5 +1,5 @@
-//! Reads a stream and writes it again, line by line with serde_json and nothing else: what `cargo xtask bench replay` compares
-//! with.
+//! Reads a stream and writes it again, line by line with `serde_json` and nothing else: what `cargo xtask bench replay`
+//! compares with.
 
 use std::{
     fs::File,
