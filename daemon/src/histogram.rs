@@ -25,11 +25,16 @@ pub struct DelayCounts {
 impl DelayCounts {
     /// Adds a sample.
     pub fn add(&mut self, delays: &Delays) {
+        // Both are in order, and mostly have the same buckets: a step or two each, where a search took seven.
+        let mut place = 0;
         for &(bucket, count) in &delays.counts {
             let count = u64::from(count);
-            match self.counts.binary_search_by_key(&bucket, |(b, _)| *b) {
-                Ok(place) => self.counts[place].1 += count,
-                Err(place) => self.counts.insert(place, (bucket, count)),
+            while self.counts.get(place).is_some_and(|(b, _)| *b < bucket) {
+                place += 1;
+            }
+            match self.counts.get_mut(place) {
+                Some((b, sum)) if *b == bucket => *sum += count,
+                _ => self.counts.insert(place, (bucket, count)),
             }
             self.count += count;
         }

@@ -10,6 +10,7 @@ pub mod histogram;
 pub mod meter;
 pub mod pipeline;
 pub mod privileges;
+pub mod recording;
 pub mod scope;
 pub mod sink;
 pub mod stream;

@@ -113,11 +113,13 @@ impl Pipeline {
         }
     }
 
-    /// Takes a window of a recording, as [`Event::WindowEnd`] makes them live.
-    pub fn window(&mut self, window: Window, out: &mut impl FnMut(Record)) {
-        let ts = window.ts;
-        self.detector.window(&window, &mut self.flags);
-        out(Record::Window(Box::new(window)));
+    /// Takes a window of a recording, as [`Event::WindowEnd`] makes them live, and passes on what the detector says to it.
+    pub fn judge(&mut self, window: &Window, out: &mut impl FnMut(Record)) {
+        self.detector.window(window, &mut self.flags);
+        self.findings(window.ts, out);
+    }
+
+    fn findings(&mut self, ts: Moment, out: &mut impl FnMut(Record)) {
         for flag in self.flags.drain(..) {
             out(Record::Flag(Box::new(flag)));
         }
@@ -142,7 +144,10 @@ impl Pipeline {
         self.meter
             .end_window(ts, period_ns, &self.names, |window| windows.push(window));
         for window in windows {
-            self.window(window, out);
+            let ts = window.ts;
+            self.detector.window(&window, &mut self.flags);
+            out(Record::Window(Box::new(window)));
+            self.findings(ts, out);
         }
         let refused = self.meter.take_refused();
         if refused > 0 {

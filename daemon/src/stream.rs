@@ -4,6 +4,8 @@
 //! when the two differ. Field names follow the OpenTelemetry semantic conventions where those have one;
 //! durations end in `_ns`, sizes in `_bytes`. What could not be measured is absent, never zero.
 
+pub mod single;
+
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use jiff::Timestamp;

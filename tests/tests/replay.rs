@@ -1,6 +1,10 @@
 //! A recording replayed gives the same findings.
 
-use std::{fs, path::Path, process::Stdio};
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::{Command, Output, Stdio},
+};
 
 use serde_json::Value;
 use slowburn::stream::{FlagState, Record};
@@ -20,7 +24,7 @@ fn findings(path: &Path) -> Vec<String> {
 #[test]
 fn replay_flags_the_same() {
     needs_tracing!();
-    let mut demo = std::process::Command::new(binary("slowburn-demo"))
+    let mut demo = Command::new(binary("slowburn-demo"))
         .args(["--memory", "32768", "--threads", "10"])
         .stderr(Stdio::null())
         .spawn()
@@ -96,6 +100,96 @@ fn replay_makes_the_flags_itself() {
     assert!(
         flags.iter().all(|flag| flag["metric"] == "threads_live"),
         "{flags:?}"
+    );
+}
+
+/// A single event, as version 1 of the stream has them.
+fn event(n: u32) -> String {
+    format!(
+        r#"{{"v":1,"type":"thread","ts":"2026-01-01T00:00:00.{n:09}Z","event":"started","service.name":"s","process.pid":7,"process.creation.time":"2026-01-01T00:00:00.000000000Z","thread.id":8,"thread.name":"t","thread.creation.time":"2026-01-01T00:00:00.000000000Z"}}"#
+    ) + "\n"
+}
+
+/// Replays a file from standard input.
+fn replay_input(recording: &Path, output: &str) -> Output {
+    Command::new(binary("slowburn"))
+        .args(["replay", "-", "--output", output])
+        .stdin(File::open(recording).expect("it is there"))
+        .output()
+        .expect("slowburn can be started")
+}
+
+/// More than fits any buffer on the way, and the last line as `kill -9` leaves it.
+#[test]
+fn a_recording_that_was_cut_off_is_replayed_up_to_there() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let recording = directory.path().join("recording.jsonl");
+    let whole: String = (0..10_000).map(event).collect();
+    fs::write(&recording, whole.clone() + &event(1)[..100]).expect("the directory is ours");
+    let name = recording.to_str().expect("text");
+    let by_name = slowburn(&["replay", name]);
+    let by_input = replay_input(&recording, "-");
+    for (done, name) in [(by_name, name), (by_input, "standard input")] {
+        assert_eq!(done.status.code(), Some(1));
+        let expected = format!(
+            "slowburn: {name} ends within line 10001, as if cut off; everything before it has been replayed: EOF"
+        );
+        let said = stderr_of(&done);
+        assert!(said.starts_with(&expected), "{said}");
+        assert!(
+            done.stdout == whole.as_bytes(),
+            "all before comes out as it is"
+        );
+    }
+}
+
+#[test]
+fn an_output_that_cannot_be_written_to_is_named() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let recording = directory.path().join("recording.jsonl");
+    fs::write(&recording, event(1)).expect("the directory is ours");
+    let done = replay_input(&recording, "/dev/full");
+    let said = stderr_of(&done);
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(
+        said.starts_with("slowburn: cannot write to /dev/full: "),
+        "{said}"
+    );
+}
+
+/// It would never end.
+#[test]
+fn a_recording_is_not_replayed_into_itself() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let recording = directory.path().join("recording.jsonl");
+    fs::write(&recording, event(1)).expect("the directory is ours");
+    let done = replay_input(&recording, recording.to_str().expect("text"));
+    let said = stderr_of(&done);
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.contains("into itself"), "{said}");
+    assert_eq!(fs::read_to_string(&recording).expect("text"), event(1));
+}
+
+/// As with `slowburn replay FILE | head -1`.
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let recording = directory.path().join("recording.jsonl");
+    fs::write(&recording, (0..10_000).map(event).collect::<String>())
+        .expect("the directory is ours");
+    let mut replay = Command::new(binary("slowburn"))
+        .arg("replay")
+        .arg(&recording)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("slowburn can be started");
+    drop(replay.stdout.take());
+    let done = replay.wait_with_output().expect("it is a child");
+    assert!(
+        done.status.success() && done.stderr.is_empty(),
+        "{}",
+        stderr_of(&done)
     );
 }
 

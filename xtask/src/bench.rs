@@ -1,9 +1,11 @@
 //! Benchmarks: what slowburn costs, against others and against nothing. Each writes a table and its figures.
 
 mod figures;
+mod histogram;
 mod load;
 mod overhead;
 mod probe;
+mod replay;
 mod service;
 mod tracer;
 
@@ -40,6 +42,10 @@ enum Bench {
     Overhead,
     /// What each program of the kernel side takes, by the kernel's own account
     Probe,
+    /// What a replay costs an event: 50 million through a pipe (--load pipe), and a file beside reading it plainly (--load file)
+    Replay,
+    /// What waits take on their way into a window, beside the hdrhistogram crate alone
+    Histogram,
 }
 
 impl Bench {
@@ -105,6 +111,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let outcome = match args.bench {
         Bench::Overhead => overhead::run(&setting)?,
         Bench::Probe => probe::run(&setting)?,
+        Bench::Replay => replay::run(&setting)?,
+        Bench::Histogram => histogram::run(&setting)?,
     };
     let name = args.bench.name();
     let document = Document {

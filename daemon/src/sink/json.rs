@@ -133,17 +133,6 @@ impl JsonOutput {
         }
     }
 
-    /// Adds a record, and waits for the writer when it falls behind. For sources that can wait.
-    pub fn record_waiting(&mut self, record: Record) {
-        // One record short of the size at which `record` would hand the block over without waiting.
-        if self.block.len() >= BLOCK / 2
-            && let (Some(message), Some(sender)) = (self.take_block(), &self.sender)
-        {
-            let _ = sender.send(message);
-        }
-        self.record(record);
-    }
-
     /// Hands over what there is, without waiting.
     pub fn flush(&mut self) {
         let Some(message) = self.take_block() else {
@@ -350,12 +339,20 @@ impl Writer {
     }
 }
 
-fn open(path: &Path) -> io::Result<Out> {
-    let file = OpenOptions::new()
+/// Opens a file for JSON lines: it is appended to, and created with permissions 0640.
+///
+/// # Errors
+/// If it cannot be opened.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
         .append(true)
         .create(true)
         .mode(MODE)
-        .open(path)?;
+        .open(path)
+}
+
+fn open(path: &Path) -> io::Result<Out> {
+    let file = open_file(path)?;
     let bytes = file.metadata()?.len();
     Ok(Out::File { file, bytes })
 }

@@ -3,5 +3,5 @@
 mod json;
 mod terminal;
 
-pub use json::{JsonOutput, OutputError, OutputOptions, Rotation};
+pub use json::{JsonOutput, OutputError, OutputOptions, Rotation, open_file};
 pub use terminal::Terminal;
