@@ -6,6 +6,7 @@ mod load;
 mod overhead;
 mod probe;
 mod replay;
+mod report;
 mod service;
 mod tracer;
 
@@ -34,6 +35,9 @@ pub struct Args {
     /// Only these loads
     #[arg(long = "load")]
     loads: Vec<String>,
+    /// Write the results of all benchmarks so far into docs/performance.md and README.md
+    #[arg(long)]
+    report: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -136,6 +140,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let path = directory.join(format!("{name}.{ending}"));
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         println!("wrote {}", path.display());
+    }
+    if args.report {
+        report::write(&directory)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Takes a figure of each contender in turn (A B C A B C ...), so that whatever else the machine does happens to all of
 /// them alike. A first round, in which caches are cold, does not count.
@@ -30,7 +30,7 @@ pub fn in_turn<C, T, E>(
 }
 
 /// A median, and the quartiles around it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     pub median: f64,
     pub low: f64,
@@ -60,6 +60,17 @@ impl Spread {
     /// from 1.
     pub fn is_meaningful(&self) -> bool {
         self.high - self.low <= f64::max(0.01, (self.median - 1.0).abs() / 2.0)
+    }
+}
+
+impl Spread {
+    /// A ratio without its spread.
+    pub fn brief(&self) -> String {
+        if self.is_meaningful() {
+            format!("{:.3}", self.median)
+        } else {
+            "noise".into()
+        }
     }
 }
 

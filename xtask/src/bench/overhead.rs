@@ -1,9 +1,9 @@
 //! What tracing costs those that are traced: the same load with each tracer in turn.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, fs, path::Path};
 
-use anyhow::Result;
-use serde::Serialize;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use super::{
     Outcome, Setting,
@@ -14,27 +14,33 @@ use super::{
 };
 
 /// A load with all tracers.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Comparison {
-    load: &'static str,
-    what: &'static str,
+    load: String,
+    what: String,
     metrics: Vec<Metric>,
 }
 
 /// One of the figures that a load gives.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Metric {
-    name: &'static str,
+    name: String,
     rows: Vec<Row>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Row {
     tracer: Tracer,
     absolute: Spread,
     /// To nobody tracing, in the same round.
     ratio: Spread,
     figures: Vec<f64>,
+}
+
+/// What a run has written.
+#[derive(Deserialize)]
+struct Results {
+    results: Vec<Comparison>,
 }
 
 /// Says so if something it needs is not.
@@ -66,6 +72,31 @@ pub fn run(setting: &Setting) -> Result<Outcome> {
     })
 }
 
+/// One line for each load, for those who read no more; none if nothing was measured yet.
+///
+/// # Errors
+/// If there are results that cannot be read.
+pub fn summary(results: &Path) -> Result<Option<String>> {
+    let Ok(text) = fs::read_to_string(results) else {
+        return Ok(None);
+    };
+    let Results { results } = serde_json::from_str(&text)
+        .with_context(|| format!("cannot read {}", results.display()))?;
+    let mut table = String::new();
+    for Comparison { load, metrics, .. } in results {
+        for Metric { name, rows } in metrics {
+            if table.is_empty() {
+                let names: Vec<_> = rows.iter().skip(1).map(|row| row.tracer.name()).collect();
+                let _ = writeln!(table, "| to nothing | {} |", names.join(" | "));
+                let _ = writeln!(table, "|---|{}", "---|".repeat(names.len()));
+            }
+            let ratios: Vec<_> = rows.iter().skip(1).map(|row| row.ratio.brief()).collect();
+            let _ = writeln!(table, "| {load}: {name} | {} |", ratios.join(" | "));
+        }
+    }
+    Ok(Some(table))
+}
+
 fn compare_load(setting: &Setting, load: &'static Load, tracers: &[Tracer]) -> Result<Comparison> {
     println!("\n== overhead: {}: {} ==", load.name, load.what);
     let figures = in_turn(tracers, setting.rounds, |tracer| {
@@ -76,8 +107,8 @@ fn compare_load(setting: &Setting, load: &'static Load, tracers: &[Tracer]) -> R
         anyhow::Ok(figure)
     })?;
     let comparison = Comparison {
-        load: load.name,
-        what: load.what,
+        load: load.name.into(),
+        what: load.what.into(),
         metrics: vec![Metric::of("ns each", tracers, figures)],
     };
     print!("{}", comparison.table());
@@ -100,8 +131,8 @@ fn compare_service(setting: &Setting, service: Service, tracers: &[Tracer]) -> R
         Metric::of(name, tracers, figures.collect())
     };
     let comparison = Comparison {
-        load: service.name(),
-        what: service.what(),
+        load: service.name().into(),
+        what: service.what().into(),
         metrics: vec![
             metric("requests a second", |served| served.per_second),
             metric("p99 in ms", |served| served.p99_ms),
@@ -124,7 +155,7 @@ impl Metric {
             })
         });
         Self {
-            name,
+            name: name.into(),
             rows: rows.collect(),
         }
     }

@@ -11,12 +11,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::command;
 
 /// A contender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tracer {
     /// Nobody: what the others are compared with.
@@ -25,6 +25,8 @@ pub enum Tracer {
     Empty,
     /// slowburn, attached to something else.
     SlowburnElsewhere,
+    /// The same without hooks on memory, which are system call tracepoints where a kernel has nothing better.
+    SlowburnElsewhereNoMemory,
     /// slowburn, attached to what is measured.
     Slowburn,
     /// The same with a record for each single event.
@@ -36,10 +38,11 @@ pub enum Tracer {
 }
 
 impl Tracer {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Nothing,
         Self::Empty,
         Self::SlowburnElsewhere,
+        Self::SlowburnElsewhereNoMemory,
         Self::Slowburn,
         Self::SlowburnAll,
         Self::Bpftrace,
@@ -51,6 +54,7 @@ impl Tracer {
             Self::Nothing => "nothing",
             Self::Empty => "empty programs",
             Self::SlowburnElsewhere => "slowburn, another service",
+            Self::SlowburnElsewhereNoMemory => "slowburn, another service, mem=none",
             Self::Slowburn => "slowburn",
             Self::SlowburnAll => "slowburn --events all",
             Self::Bpftrace => "bpftrace script",
@@ -75,6 +79,9 @@ impl Tracer {
             Self::Nothing => Ok(Tracing::default()),
             Self::Empty => empty(programs),
             Self::SlowburnElsewhere => slowburn_elsewhere(programs, scratch, &[]),
+            Self::SlowburnElsewhereNoMemory => {
+                slowburn_elsewhere(programs, scratch, &["--hooks", "mem=none"])
+            }
             Self::Slowburn => slowburn(&[]),
             Self::SlowburnAll => slowburn(&["--events", "all"]),
             Self::Bpftrace => {
