@@ -1,12 +1,16 @@
 //! Benchmarks: what slowburn costs, against others and against nothing. Each writes a table and its figures.
 
+mod daemon;
 mod figures;
 mod load;
 mod overhead;
+mod paced;
+mod scale;
 mod service;
 mod tracer;
+mod watcher;
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -31,12 +35,19 @@ pub struct Args {
     /// Only these loads
     #[arg(long = "load")]
     loads: Vec<String>,
+    /// How long `daemon` has a thread begin and end each millisecond
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=600))]
+    minutes: u16,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Bench {
     /// What those that are traced lose: nobody, programs that do nothing, slowburn, bpftrace and perf in turn
     Overhead,
+    /// What an event costs with 10 to 50,000 threads in 1 to 200 services
+    Scale,
+    /// What the daemon takes itself, how fast it comes and goes, and whether it grows
+    Daemon,
 }
 
 impl Bench {
@@ -53,6 +64,7 @@ struct Setting<'a> {
     rounds: usize,
     /// Only these loads, if any are named.
     only: &'a [String],
+    churn: Duration,
 }
 
 impl Setting<'_> {
@@ -98,9 +110,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         scratch: &directory,
         rounds: args.rounds.into(),
         only: &args.loads,
+        churn: Duration::from_mins(args.minutes.into()),
     };
     let outcome = match args.bench {
         Bench::Overhead => overhead::run(&setting)?,
+        Bench::Scale => scale::run(&setting)?,
+        Bench::Daemon => daemon::run(&setting)?,
     };
     let name = args.bench.name();
     let document = Document {
