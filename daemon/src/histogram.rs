@@ -1,9 +1,10 @@
 //! Histograms of waits: added up by bucket, summarised and serialised as `HdrHistogram`.
 
+use adler2::adler32_slice;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hdrhistogram::{
     Histogram,
-    serialization::{Serializer, V2DeflateSerializer},
+    serialization::{Serializer, V2Serializer},
 };
 use slowburn_common::histogram::{HIGHEST, SIGNIFICANT_DIGITS, lowest};
 use slowburn_probes::event::Delays;
@@ -25,12 +26,25 @@ pub struct DelayCounts {
 impl DelayCounts {
     /// Adds a sample.
     pub fn add(&mut self, delays: &Delays) {
+        // Mostly the first of its window: takes as much memory as it needs, and no searching.
+        if self.counts.is_empty() {
+            self.counts.reserve_exact(delays.counts.len());
+        }
+        let mut start = 0;
         for &(bucket, count) in &delays.counts {
             let count = u64::from(count);
-            match self.counts.binary_search_by_key(&bucket, |(b, _)| *b) {
-                Ok(place) => self.counts[place].1 += count,
-                Err(place) => self.counts.insert(place, (bucket, count)),
+            let rest = &mut self.counts[start..];
+            match rest.binary_search_by_key(&bucket, |(b, _)| *b) {
+                Ok(place) => {
+                    rest[place].1 += count;
+                    start += place;
+                }
+                Err(place) => {
+                    start += place;
+                    self.counts.insert(start, (bucket, count));
+                }
             }
+            start += 1;
             self.count += count;
         }
         self.sum_ns += delays.sum_ns;
@@ -47,8 +61,9 @@ impl DelayCounts {
 /// Turns counts into summaries. Holds the buffers that this takes.
 pub struct Summariser {
     histogram: Histogram<u64>,
-    serializer: V2DeflateSerializer,
+    serializer: V2Serializer,
     bytes: Vec<u8>,
+    envelope: Vec<u8>,
 }
 
 /// An empty histogram with the kernel side's buckets.
@@ -63,8 +78,9 @@ impl Default for Summariser {
     fn default() -> Self {
         Self {
             histogram: empty(),
-            serializer: V2DeflateSerializer::new(),
+            serializer: V2Serializer::new(),
             bytes: Vec::new(),
+            envelope: Vec::new(),
         }
     }
 }
@@ -105,13 +121,39 @@ impl Summariser {
     fn serialise(&mut self) -> Option<String> {
         self.bytes.clear();
         match self.serializer.serialize(&self.histogram, &mut self.bytes) {
-            Ok(_) => Some(BASE64_STANDARD.encode(&self.bytes)),
+            Ok(_) => {
+                wrap(&self.bytes, &mut self.envelope);
+                Some(BASE64_STANDARD.encode(&self.envelope))
+            }
             Err(error) => {
                 tracing::warn!("a histogram could not be serialised: {error}");
                 None
             }
         }
     }
+}
+
+/// Puts a histogram into the envelope of its compressed form: a cookie, a length, and a zlib stream (RFC 1950). That has
+/// stored blocks only: to set up a compressor takes 4 us and 300 KB for each histogram, which are some 100 bytes, and
+/// makes them a fifth smaller.
+fn wrap(histogram: &[u8], envelope: &mut Vec<u8>) {
+    const COOKIE: u32 = 0x1c84_9314;
+    const HEADER: [u8; 2] = [0x78, 0x01];
+    envelope.clear();
+    envelope.extend(COOKIE.to_be_bytes());
+    envelope.extend([0; 4]);
+    envelope.extend(HEADER);
+    let mut blocks = histogram.chunks(usize::from(u16::MAX)).peekable();
+    while let Some(block) = blocks.next() {
+        let length = block.len() as u16;
+        envelope.push(u8::from(blocks.peek().is_none()));
+        envelope.extend(length.to_le_bytes());
+        envelope.extend((!length).to_le_bytes());
+        envelope.extend(block);
+    }
+    envelope.extend(adler32_slice(histogram).to_be_bytes());
+    let length = envelope.len() as u32 - 8;
+    envelope[4..8].copy_from_slice(&length.to_be_bytes());
 }
 
 #[cfg(test)]

@@ -115,15 +115,16 @@ impl Pipeline {
 
     /// Takes a window of a recording, as [`Event::WindowEnd`] makes them live.
     pub fn window(&mut self, window: Window, out: &mut impl FnMut(Record)) {
-        let ts = window.ts;
-        self.detector.window(&window, &mut self.flags);
-        out(Record::Window(Box::new(window)));
-        for flag in self.flags.drain(..) {
-            out(Record::Flag(Box::new(flag)));
-        }
+        let ts = window.ts.0;
+        judge(window, &mut self.detector, &mut self.flags, out);
+        self.tell_refused(ts, out);
+    }
+
+    /// Tells for how many values the detector had no room.
+    fn tell_refused(&mut self, ts: u64, out: &mut impl FnMut(Record)) {
         let refused = self.detector.take_refused();
         if refused > 0 {
-            self.lose(ts.0, LossClass::Series, refused, out);
+            self.lose(ts, LossClass::Series, refused, out);
         }
     }
 
@@ -138,12 +139,11 @@ impl Pipeline {
     }
 
     fn end_window(&mut self, ts: u64, period_ns: u64, out: &mut impl FnMut(Record)) {
-        let mut windows = Vec::new();
-        self.meter
-            .end_window(ts, period_ns, &self.names, |window| windows.push(window));
-        for window in windows {
-            self.window(window, out);
-        }
+        let (detector, flags) = (&mut self.detector, &mut self.flags);
+        self.meter.end_window(ts, period_ns, &self.names, |window| {
+            judge(window, detector, flags, out);
+        });
+        self.tell_refused(ts, out);
         let refused = self.meter.take_refused();
         if refused > 0 {
             self.lose(ts, LossClass::Window, refused, out);
@@ -336,6 +336,20 @@ impl Pipeline {
             }
             _ => {}
         }
+    }
+}
+
+/// Passes on a window, and then what the detector makes of it.
+fn judge(
+    window: Window,
+    detector: &mut Detector,
+    flags: &mut Vec<Flag>,
+    out: &mut impl FnMut(Record),
+) {
+    detector.window(&window, flags);
+    out(Record::Window(Box::new(window)));
+    for flag in flags.drain(..) {
+        out(Record::Flag(Box::new(flag)));
     }
 }
 
