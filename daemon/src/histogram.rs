@@ -135,7 +135,7 @@ impl Summariser {
 
 /// Puts a histogram into the envelope of its compressed form: a cookie, a length, and a zlib stream (RFC 1950). That has
 /// stored blocks only: to set up a compressor takes 4 us and 300 KB for each histogram, which are some 100 bytes, and
-/// makes them a fifth smaller.
+/// makes them a seventh smaller.
 fn wrap(histogram: &[u8], envelope: &mut Vec<u8>) {
     const COOKIE: u32 = 0x1c84_9314;
     const HEADER: [u8; 2] = [0x78, 0x01];

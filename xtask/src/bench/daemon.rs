@@ -225,8 +225,8 @@ impl Row {
             memory.rss as f64 / 1e6,
             memory.anonymous as f64 / 1e6
         );
-        let ended = self.ended;
-        line + &format!("| {} | {} |\n", ended.lost, ended.recovered)
+        let ended = &self.ended;
+        line + &format!("| {} | {} |\n", ended.losses(), ended.recovered)
     }
 }
 
@@ -433,10 +433,10 @@ impl Churn {
             "not flat"
         };
         text + &format!(
-            "\nSecond half: RSS {:+.1} KB a minute, its own {:+.1} KB a minute: {verdict}. {} lost, {} recovered.\n",
+            "\nSecond half: RSS {:+.1} KB a minute, its own {:+.1} KB a minute: {verdict}. Lost: {}; recovered: {}.\n",
             rss / 1e3,
             own / 1e3,
-            self.ended.lost,
+            self.ended.losses(),
             self.ended.recovered
         )
     }

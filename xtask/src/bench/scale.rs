@@ -186,6 +186,6 @@ impl Row {
         for bytes in [memory.rss, memory.anonymous, memory.kernel] {
             let _ = write!(line, "| {:.1} ", bytes as f64 / 1e6);
         }
-        line + &format!("| {:.2} | {} |\n", self.attach_seconds, self.ended.lost)
+        line + &format!("| {:.2} | {} |\n", self.attach_seconds, self.ended.losses())
     }
 }

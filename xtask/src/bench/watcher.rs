@@ -59,11 +59,12 @@ pub struct Programs {
 }
 
 /// How it ended.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Ended {
     /// From the signal to the end of the process, in seconds.
     pub seconds: f64,
-    pub lost: u64,
+    /// By class.
+    pub lost: BTreeMap<String, u64>,
     pub recovered: u64,
 }
 
@@ -184,12 +185,27 @@ impl Watcher {
         }
         let stop = self.with_written(|written| written.stop.clone());
         let stop = stop.context("slowburn has ended without a last record")?;
-        let lost = stop["lost"].as_object().context("losses by class")?;
         Ok(Ended {
             seconds,
-            lost: lost.values().filter_map(Value::as_u64).sum(),
+            lost: serde_json::from_value(stop["lost"].clone()).context("losses by class")?,
             recovered: stop["recovered"].as_u64().unwrap_or(0),
         })
+    }
+}
+
+impl Ended {
+    /// What was lost, in a few words.
+    pub fn losses(&self) -> String {
+        let each = self
+            .lost
+            .iter()
+            .map(|(class, count)| format!("{count} {class}"));
+        let all: Vec<_> = each.collect();
+        if all.is_empty() {
+            "nothing".into()
+        } else {
+            all.join(", ")
+        }
     }
 }
 
