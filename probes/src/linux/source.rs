@@ -266,7 +266,11 @@ impl Source {
 
     /// Passes on what is pending. When a service is found, that is an event for each of its threads.
     fn hand_over(&mut self, out: &mut Vec<Event>) {
-        out.append(&mut self.pending);
+        if out.is_empty() {
+            mem::swap(out, &mut self.pending);
+        } else {
+            out.append(&mut self.pending);
+        }
         self.pending.shrink_to(DRAIN_LIMIT);
     }
 
