@@ -2,7 +2,10 @@
 //!
 //! A pure function of the events: it reads no clock and does no I/O.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::{
+    collections::{BTreeMap, HashMap, btree_map::Entry},
+    mem,
+};
 
 use slowburn_common::task::call;
 use slowburn_probes::event::{
@@ -37,7 +40,8 @@ struct Thread {
     task: Task,
     began: bool,
     ended: bool,
-    memory: MemoryFlow,
+    /// Few threads make any calls in a window.
+    memory: Option<Box<MemoryFlow>>,
     delays: DelayCounts,
     account: Option<ThreadAccount>,
 }
@@ -48,14 +52,14 @@ impl Thread {
             task: *task,
             began: false,
             ended: false,
-            memory: MemoryFlow::default(),
+            memory: None,
             delays: DelayCounts::default(),
             account: None,
         }
     }
 
     fn is_idle(&self) -> bool {
-        self.delays.is_empty() && self.memory.is_empty()
+        self.delays.is_empty() && self.memory.is_none()
     }
 }
 
@@ -69,7 +73,7 @@ pub struct Meter {
     processes: HashMap<Life, Process>,
     /// Threads that exist or did something in the current window. Idle ones cost nothing: they are made
     /// when the first sample of a window comes.
-    threads: HashMap<(Life, Life), Thread>,
+    threads: BTreeMap<(Life, Life), Box<Thread>>,
     lost: u64,
     /// Processes that began and ended within the current window.
     brief: usize,
@@ -108,7 +112,7 @@ impl Meter {
             // It has ended in this window and is back: found again, or taken over by a thread that executed a program.
             Entry::Occupied(mut thread) => thread.get_mut().ended = false,
             Entry::Vacant(place) if created => {
-                place.insert(Thread::new(task)).began = true;
+                place.insert(Box::new(Thread::new(task))).began = true;
             }
             Entry::Vacant(_) => {}
         }
@@ -143,7 +147,7 @@ impl Meter {
     /// Takes the number of processes since the last call that are in no window, because too many began and
     /// ended within it.
     pub fn take_refused(&mut self) -> u64 {
-        std::mem::take(&mut self.refused)
+        mem::take(&mut self.refused)
     }
 
     /// Adds a reading. Other events leave the meter as it is.
@@ -184,7 +188,9 @@ impl Meter {
     ) {
         let thread = self.thread(task);
         thread.task = *task;
-        thread.memory.add(memory);
+        if !memory.is_empty() {
+            thread.memory.get_or_insert_default().add(memory);
+        }
         thread.delays.add(delays);
         thread.account = account;
         if let Some(process) = self.processes.get_mut(&task.process) {
@@ -212,7 +218,7 @@ impl Meter {
     fn thread(&mut self, task: &Task) -> &mut Thread {
         self.threads
             .entry((task.process, task.thread))
-            .or_insert_with(|| Thread::new(task))
+            .or_insert_with(|| Box::new(Thread::new(task)))
     }
 
     /// Ends the current window: calls `out` with a window for each process, followed by its threads that did anything.
@@ -223,11 +229,10 @@ impl Meter {
         services: &[String],
         mut out: impl FnMut(Window),
     ) {
-        let mut threads: Vec<_> = self.threads.drain().map(|(_, thread)| thread).collect();
-        threads.sort_unstable_by_key(|t| (t.task.process, t.task.thread));
+        // Each is freed when its window is made.
+        let mut threads = mem::take(&mut self.threads).into_values().peekable();
         let mut processes: Vec<_> = self.processes.keys().copied().collect();
         processes.sort_unstable();
-        let mut threads = threads.into_iter().peekable();
         for life in processes {
             let common = Common {
                 ts: Moment(ts),
@@ -284,8 +289,8 @@ impl Process {
         common: &Common,
         summariser: &mut Summariser,
     ) -> Window {
-        let delay = summariser.summarise(&std::mem::take(&mut self.delays));
-        let account = std::mem::take(&mut self.account);
+        let delay = summariser.summarise(&mem::take(&mut self.delays));
+        let account = mem::take(&mut self.account);
         self.began = false;
         let waits = self.waits.replace(ThreadAccount::default());
         Window {
@@ -296,11 +301,11 @@ impl Process {
             period_ns: common.period_ns,
             ended: self.live == 0,
             delay,
-            memory: memory(&std::mem::take(&mut self.memory), self.standing.take()),
+            memory: memory(&mem::take(&mut self.memory), self.standing.take()),
             threads: Some(ThreadSummary {
                 live: self.live,
-                created: std::mem::take(&mut self.created),
-                exited: std::mem::take(&mut self.exited),
+                created: mem::take(&mut self.created),
+                exited: mem::take(&mut self.exited),
             }),
             kernel: kernel(&account, waits),
             lost: common.lost,
@@ -318,7 +323,10 @@ impl Thread {
             period_ns: common.period_ns,
             ended: self.ended,
             delay: summariser.summarise(&self.delays),
-            memory: memory(&self.memory, None),
+            memory: memory(
+                self.memory.as_deref().unwrap_or(&MemoryFlow::default()),
+                None,
+            ),
             threads: None,
             kernel: kernel(&ProcessAccount::default(), self.account),
             lost: common.lost,

@@ -116,16 +116,15 @@ impl Pipeline {
     /// Takes a window of a recording, as [`Event::WindowEnd`] makes them live, and passes on what the detector says to it.
     pub fn judge(&mut self, window: &Window, out: &mut impl FnMut(Record)) {
         self.detector.window(window, &mut self.flags);
-        self.findings(window.ts, out);
+        tell(&mut self.flags, out);
+        self.tell_refused(window.ts.0, out);
     }
 
-    fn findings(&mut self, ts: Moment, out: &mut impl FnMut(Record)) {
-        for flag in self.flags.drain(..) {
-            out(Record::Flag(Box::new(flag)));
-        }
+    /// Tells for how many values the detector had no room.
+    fn tell_refused(&mut self, ts: u64, out: &mut impl FnMut(Record)) {
         let refused = self.detector.take_refused();
         if refused > 0 {
-            self.lose(ts.0, LossClass::Series, refused, out);
+            self.lose(ts, LossClass::Series, refused, out);
         }
     }
 
@@ -140,15 +139,13 @@ impl Pipeline {
     }
 
     fn end_window(&mut self, ts: u64, period_ns: u64, out: &mut impl FnMut(Record)) {
-        let mut windows = Vec::new();
-        self.meter
-            .end_window(ts, period_ns, &self.names, |window| windows.push(window));
-        for window in windows {
-            let ts = window.ts;
-            self.detector.window(&window, &mut self.flags);
+        let (detector, flags) = (&mut self.detector, &mut self.flags);
+        self.meter.end_window(ts, period_ns, &self.names, |window| {
+            detector.window(&window, flags);
             out(Record::Window(Box::new(window)));
-            self.findings(ts, out);
-        }
+            tell(flags, out);
+        });
+        self.tell_refused(ts, out);
         let refused = self.meter.take_refused();
         if refused > 0 {
             self.lose(ts, LossClass::Window, refused, out);
@@ -341,6 +338,12 @@ impl Pipeline {
             }
             _ => {}
         }
+    }
+}
+
+fn tell(flags: &mut Vec<Flag>, out: &mut impl FnMut(Record)) {
+    for flag in flags.drain(..) {
+        out(Record::Flag(Box::new(flag)));
     }
 }
 

@@ -36,6 +36,9 @@ use crate::{
 /// How often the ring buffer is drained. At 200,000 events a second, 50 ms fill 1 MiB of it.
 const DRAIN: Duration = Duration::from_millis(50);
 
+/// Events that there is always memory for: 2 MB.
+const MOST_EVENTS: usize = 8_192;
+
 /// How often a target that was not found yet is looked for.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -299,13 +302,17 @@ impl<'a> Session<'a> {
             self.is_expected &= !self.pipeline.any_alive();
         }
         events.clear();
+        // When a service is found, there is an event for each of its threads.
+        events.shrink_to(MOST_EVENTS);
         self.events = events;
         Ok(())
     }
 
     fn end_window(&mut self) -> anyhow::Result<()> {
         self.drain()?;
-        self.source.end_window(&mut self.events)?;
+        while self.source.end_window(&mut self.events)? {
+            self.process()?;
+        }
         self.process()?;
         self.scope.rescan(&mut self.source, true)?;
         self.note_output_losses(self.source.now());

@@ -1,6 +1,6 @@
 //! Choosing hooks: each need has several forms, best first, and the first that loads and attaches is used.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, thread};
 
 use aya::{
     Btf, Ebpf,
@@ -255,6 +255,17 @@ fn function_hook(name: &str, function: String, family: Family) -> Option<Hook> {
     })
 }
 
+/// Detaches all programs at the same time. The kernel takes some 70 ms for each function, to wait until nobody can be in
+/// its hook any more: 1.2 s one after the other.
+pub fn detach(ebpf: &mut Ebpf) {
+    thread::scope(|scope| {
+        for (_, program) in ebpf.programs_mut() {
+            // Without a thread, it is detached when it is dropped.
+            let _ = thread::Builder::new().spawn_scoped(scope, || unload(program));
+        }
+    });
+}
+
 /// Attaches the best family that works for a need.
 ///
 /// # Errors
@@ -305,7 +316,7 @@ fn attach_all(ebpf: &mut Ebpf, btf: &Btf, hooks: &[Hook]) -> Result<(), String> 
     for (done, hook) in hooks.iter().enumerate() {
         if let Err(reason) = attach_one(ebpf, btf, hook) {
             for hook in &hooks[..=done] {
-                unload(ebpf, &hook.program);
+                ebpf.program_mut(&hook.program).map(unload);
             }
             return Err(format!("{}: {reason}", hook.program));
         }
@@ -376,11 +387,8 @@ fn explain(error: &ProgramError) -> String {
     text
 }
 
-/// Unloading a program drops its links first.
-fn unload(ebpf: &mut Ebpf, name: &str) {
-    let Some(program) = ebpf.program_mut(name) else {
-        return;
-    };
+/// Unloading a program drops its links first. One that was not loaded refuses.
+fn unload(program: &mut Program) {
     let _ = match program {
         Program::BtfTracePoint(p) => p.unload(),
         Program::RawTracePoint(p) => p.unload(),

@@ -28,8 +28,7 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SLOWBURN_BPF_OBJECT
 
 /// Attached programs, and the maps that they share with the daemon.
 pub struct Loaded {
-    /// Keeps the programs attached; dropping it detaches them.
-    #[expect(dead_code, reason = "held for what its drop does")]
+    /// Keeps the programs attached.
     pub ebpf: Ebpf,
     /// Runs of them that were left out.
     pub skipped: Skipped,
@@ -49,6 +48,12 @@ pub struct Loaded {
     pub tables: Tables,
     /// What was chosen.
     pub hooks: Hooks,
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        hooks::detach(&mut self.ebpf);
+    }
 }
 
 /// Loads and attaches the programs. Nothing is followed yet.

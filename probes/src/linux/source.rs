@@ -24,7 +24,10 @@ use crate::event::{Call, Class, Event, Life, MemoryFlow, Origin, Standing, Task,
 /// Most events taken from the ring buffer in one go: some 2 MB, whatever the size of the ring.
 const DRAIN_LIMIT: usize = 8_192;
 
-/// How often, at most, the loss counters are read and the records are looked through.
+/// Tasks sampled in one go: samples of all at once would be most of the memory that the daemon takes.
+const SAMPLE_LIMIT: usize = 256;
+
+/// How often, at most, the loss counters are read, and the records are looked through if something was lost.
 const HOUSEKEEPING_NS: u64 = 250_000_000;
 
 /// A task that exited this long ago, and whose exit event has not come, is taken from its record: the event was
@@ -79,6 +82,12 @@ pub struct Source {
     boot_epoch_ns: u64,
     window_start_ns: u64,
     housekeeping_ns: u64,
+    /// The slot at which sampling goes on.
+    next_sample: usize,
+    /// How many starts and exits were lost when that was last looked at, and when that had grown, until all records of
+    /// then were looked through.
+    untold: u64,
+    untold_since_ns: Option<u64>,
     /// The kernel side's counters at the last reading.
     lost: [u64; Stat::COUNT],
     pending: Vec<Event>,
@@ -109,6 +118,9 @@ impl Source {
             boot_epoch_ns: boot_epoch_ns(),
             window_start_ns: now,
             housekeeping_ns: now,
+            next_sample: 0,
+            untold: 0,
+            untold_since_ns: None,
             lost: [0; Stat::COUNT],
             pending: Vec::new(),
             departed: Vec::new(),
@@ -229,7 +241,7 @@ impl Source {
         if let Some(logger) = &mut self.kernel.logger {
             logger.flush();
         }
-        out.append(&mut self.pending);
+        self.hand_over(out);
         let mut taken = 0;
         while taken < DRAIN_LIMIT {
             // Copied out, so that its place in the ring is free again before it is worked on.
@@ -246,27 +258,44 @@ impl Source {
             out.append(&mut self.pending);
         }
         if monotonic_ns() - self.housekeeping_ns >= HOUSEKEEPING_NS {
-            self.keep_house(monotonic_ns().saturating_sub(LATE_NS))?;
+            self.keep_house()?;
             out.append(&mut self.pending);
         }
         Ok(more)
     }
 
-    /// Ends a window: samples every task and process, and appends [`Event::WindowEnd`]. What is still in the
-    /// ring buffer, beyond one last drain, belongs to the next.
+    /// Passes on what is pending. When a service is found, that is an event for each of its threads.
+    fn hand_over(&mut self, out: &mut Vec<Event>) {
+        if out.is_empty() {
+            mem::swap(out, &mut self.pending);
+        } else {
+            out.append(&mut self.pending);
+        }
+        self.pending.shrink_to(DRAIN_LIMIT);
+    }
+
+    /// Ends a window, some tasks at a time: samples them, and returns true if there are more to sample at once. After the
+    /// last one, samples every process and appends [`Event::WindowEnd`]. What is still in the ring buffer, beyond one
+    /// last drain, belongs to the next.
     ///
     /// # Errors
     /// If a table cannot be mapped.
-    pub fn end_window(&mut self, out: &mut Vec<Event>) -> Result<(), ProbeError> {
-        self.drain(out)?;
-        self.keep_house(monotonic_ns().saturating_sub(LATE_NS))?;
-        for slot in 1..self.tasks.len() as u32 {
-            if self.tasks[slot as usize]
-                .as_ref()
-                .is_some_and(|t| !t.exited)
-            {
-                self.sample(slot)?;
+    pub fn end_window(&mut self, out: &mut Vec<Event>) -> Result<bool, ProbeError> {
+        if self.next_sample == 0 {
+            self.drain(out)?;
+            self.look_through(monotonic_ns().saturating_sub(LATE_NS))?;
+        }
+        let end = (self.next_sample + SAMPLE_LIMIT).min(self.tasks.len());
+        for slot in self.next_sample..end {
+            if self.tasks[slot].as_ref().is_some_and(|t| !t.exited) {
+                self.sample(slot as u32)?;
             }
+        }
+        let more = end < self.tasks.len();
+        self.next_sample = if more { end } else { 0 };
+        if more {
+            self.hand_over(out);
+            return Ok(true);
         }
         self.account_processes()?;
         self.read_skipped();
@@ -278,7 +307,7 @@ impl Source {
             period_ns: now - self.window_start_ns,
         });
         self.window_start_ns = now;
-        Ok(())
+        Ok(false)
     }
 
     /// Recovers all that was lost, however late it may only be. To be called once nothing more is to come.
@@ -287,7 +316,7 @@ impl Source {
     /// If a table cannot be mapped.
     pub fn recover_all(&mut self, out: &mut Vec<Event>) -> Result<(), ProbeError> {
         while self.drain(out)? {}
-        self.keep_house(u64::MAX)?;
+        self.look_through(u64::MAX)?;
         out.append(&mut self.pending);
         Ok(())
     }
@@ -337,18 +366,42 @@ impl Source {
         Ok(())
     }
 
-    /// Reads the loss counters, recovers tasks whose events were lost, and gives back slots.
-    fn keep_house(&mut self, exited_before_ns: u64) -> Result<(), ProbeError> {
+    /// Reads the loss counters, and gives back slots. If starts or exits were lost, the records tell which: they are looked
+    /// through until all that had exited by then were so a second ago. Else there is nothing to be found in them, and
+    /// with 50,000 tasks a look at all of them takes 7 ms.
+    fn keep_house(&mut self) -> Result<(), ProbeError> {
         self.housekeeping_ns = monotonic_ns();
         self.read_losses()?;
+        let untold = self.lost[Stat::TaskLost as usize] + self.lost[Stat::ExecLost as usize];
+        if mem::replace(&mut self.untold, untold) != untold {
+            self.untold_since_ns = Some(self.housekeeping_ns);
+        }
+        let Some(since_ns) = self.untold_since_ns else {
+            return self.free_ended();
+        };
+        let exited_before_ns = self.housekeeping_ns.saturating_sub(LATE_NS);
+        if exited_before_ns >= since_ns {
+            self.untold_since_ns = None;
+        }
+        self.recover(exited_before_ns)
+    }
+
+    /// The same, but looks through the records whatever was lost.
+    fn look_through(&mut self, exited_before_ns: u64) -> Result<(), ProbeError> {
+        self.keep_house()?;
+        self.recover(exited_before_ns)
+    }
+
+    /// Recovers tasks whose events were lost, and gives back slots.
+    fn recover(&mut self, exited_before_ns: u64) -> Result<(), ProbeError> {
         for slot in NO_SLOT + 1..self.kernel.tables.used().map_err(map_io)? {
-            self.recover(slot, exited_before_ns)?;
+            self.recover_one(slot, exited_before_ns)?;
         }
         self.free_ended()
     }
 
     /// Takes note of a task whose start or exit was not told.
-    fn recover(&mut self, slot: u32, exited_before_ns: u64) -> Result<(), ProbeError> {
+    fn recover_one(&mut self, slot: u32, exited_before_ns: u64) -> Result<(), ProbeError> {
         let record = self.record(slot)?;
         let known = self.tasks.get(slot as usize).and_then(Option::as_ref);
         if !record.in_use() || known.is_some_and(|tracked| tracked.exited) {
@@ -373,8 +426,8 @@ impl Source {
         Ok(place.is_some_and(|p| p.load(std::sync::atomic::Ordering::SeqCst) == slot))
     }
 
-    /// Gives back the slots of processes that have no live threads left. Called after all records were
-    /// looked through, so that no thread of theirs is still unknown.
+    /// Gives back the slots of processes that have no live threads left. Called when no start is untold, or all records
+    /// were looked through, so that no thread of theirs is still unknown.
     fn free_ended(&mut self) -> Result<(), ProbeError> {
         for slot in mem::take(&mut self.ended) {
             if self.processes.get(&slot).is_some_and(|p| p.live == 0) {

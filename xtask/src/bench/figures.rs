@@ -30,7 +30,7 @@ pub fn in_turn<C, T, E>(
 }
 
 /// A median, and the quartiles around it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     pub median: f64,
     pub low: f64,
