@@ -2,11 +2,13 @@
 
 mod account;
 mod clock;
+mod cost;
 mod error;
 mod floor;
 mod hooks;
 mod load;
 mod offsets;
+mod rehook;
 mod seed;
 mod skipped;
 mod source;
@@ -15,6 +17,7 @@ mod tables;
 mod tracked;
 mod wire;
 
+pub use cost::{Cost, ProgramCost};
 pub use error::ProbeError;
 pub use floor::Floor;
 pub use hooks::{Family, Hooks, Need, Preference, Refusal};

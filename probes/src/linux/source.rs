@@ -14,6 +14,7 @@ use super::{
     error::ProbeError,
     hooks::{Hooks, Preference},
     load::{Loaded, load, map_error},
+    rehook::Coverage,
     seed::{self, map_io},
     tables::{Pages, Record, read},
     tracked::Tracked,
@@ -67,7 +68,9 @@ struct Process {
 /// The Linux source.
 pub struct Source {
     pub(super) kernel: Loaded,
-    options: Options,
+    pub(super) options: Options,
+    pub(super) coverage: Coverage,
+    pub(super) reports_execs: bool,
     tasks: Vec<Option<Tracked>>,
     processes: HashMap<u32, Process>,
     /// Slots of processes without live threads, to be given back once no record refers to them.
@@ -77,7 +80,7 @@ pub struct Source {
     epoch_ns: u64,
     /// Nanoseconds from the boot clock to the Unix epoch, once and for all: start times are identities.
     boot_epoch_ns: u64,
-    window_start_ns: u64,
+    pub(super) window_start_ns: u64,
     housekeeping_ns: u64,
     /// The kernel side's counters at the last reading.
     lost: [u64; Stat::COUNT],
@@ -101,6 +104,8 @@ impl Source {
         Ok(Self {
             kernel,
             options,
+            coverage: Coverage::default(),
+            reports_execs: false,
             tasks: Vec::new(),
             processes: HashMap::new(),
             ended: Vec::new(),
@@ -134,6 +139,11 @@ impl Source {
             .values()
             .filter(|p| p.live > 0)
             .map(|p| (p.life, p.service))
+    }
+
+    /// How many tasks are followed now.
+    pub(super) fn live_tasks(&self) -> u32 {
+        self.processes.values().map(|p| p.live).sum()
     }
 
     /// Now, in nanoseconds since the Unix epoch, by the clock that events are stamped with.
@@ -190,6 +200,7 @@ impl Source {
     /// # Errors
     /// If the shared settings cannot be mapped.
     pub fn report_execs(&mut self, report: bool) -> Result<(), ProbeError> {
+        self.reports_execs = report;
         self.kernel
             .tables
             .configure(self.options.slow_ns, self.options.min_mapping_bytes, report)
@@ -260,18 +271,12 @@ impl Source {
     pub fn end_window(&mut self, out: &mut Vec<Event>) -> Result<(), ProbeError> {
         self.drain(out)?;
         self.keep_house(monotonic_ns().saturating_sub(LATE_NS))?;
-        for slot in 1..self.tasks.len() as u32 {
-            if self.tasks[slot as usize]
-                .as_ref()
-                .is_some_and(|t| !t.exited)
-            {
-                self.sample(slot)?;
-            }
-        }
+        self.sample_with_accounts()?;
         self.account_processes()?;
         self.read_skipped();
         out.append(&mut self.pending);
         let now = monotonic_ns();
+        out.extend(self.coverage.end_window(self.window_start_ns, now));
         self.epoch_ns = epoch_ns_since(self.epoch_ns);
         out.push(Event::WindowEnd {
             ts: now + self.epoch_ns,
@@ -466,6 +471,7 @@ impl Source {
                     flags: event.flags,
                     reserved_change: event.reserved_change,
                     committed_change: event.committed_change,
+                    one_in: self.coverage.one_in(),
                 });
                 Ok(())
             }
@@ -562,7 +568,7 @@ impl Source {
     }
 
     /// Slots of whole records, also of tasks whose start was not told: of one process, or of all.
-    fn slots_of(&mut self, process_slot: Option<u32>) -> Result<Vec<u32>, ProbeError> {
+    pub(super) fn slots_of(&mut self, process_slot: Option<u32>) -> Result<Vec<u32>, ProbeError> {
         let mut slots = Vec::new();
         for slot in NO_SLOT + 1..self.kernel.tables.used().map_err(map_io)? {
             let record = self.record(slot)?;
@@ -766,13 +772,25 @@ impl Source {
         Ok(())
     }
 
+    /// Takes what each task did since its last sample.
+    pub(super) fn sample_all(&mut self) -> Result<(), ProbeError> {
+        for slot in 1..self.tasks.len() as u32 {
+            if self.tasks[slot as usize]
+                .as_ref()
+                .is_some_and(|t| !t.exited)
+            {
+                self.sample(slot)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes what a task did since its last sample.
     fn sample(&mut self, slot: u32) -> Result<(), ProbeError> {
         let record = self.record(slot)?;
-        let shift = self.page_shift;
         let sample = self.tasks[slot as usize]
             .as_mut()
-            .and_then(|tracked| tracked.sample(record, shift));
+            .and_then(|tracked| self.coverage.sample(tracked, record, self.page_shift));
         self.pending.extend(sample);
         Ok(())
     }

@@ -14,10 +14,13 @@ use std::{
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use slowburn_common::task::{
-    Control, MEMBERS_PER_ELEMENT, NO_SLOT, SLOTS_PER_ELEMENT, TaskRecord, origin,
+    Control, MEMBERS_PER_ELEMENT, NO_SLOT, SLOTS_PER_ELEMENT, TaskRecord, cpu, origin,
 };
 
 use crate::event::{MemoryFlow, ProcessAccount};
+
+/// Can the programs leave out mapping calls? They get to know by a field of [`Control`], which it does not have yet.
+pub const SAMPLES_MAPPINGS: bool = false;
 
 /// Granularity in which a map is mapped, in bytes; a multiple of every page size up to 64 KiB.
 const CHUNK: usize = 256 << 10;
@@ -155,6 +158,17 @@ impl Tables {
             (&raw mut (*control).min_mapping_bytes).write_volatile(min_mapping_bytes);
             (&raw mut (*control).report_execs).write_volatile(u32::from(report_execs));
         }
+        Ok(())
+    }
+
+    /// Has the programs look at one mapping call in so many.
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "see SAMPLES_MAPPINGS"
+    )]
+    pub fn sample_mappings(&mut self, one_in: u32) -> io::Result<()> {
+        debug_assert_eq!(one_in, 1, "nobody asks for what is not offered");
         Ok(())
     }
 
@@ -309,6 +323,24 @@ impl Record {
             vm: adopt(vm, before.vm, kernel.vm),
             data: adopt(data, before.data, kernel.data),
         }
+    }
+
+    /// Forgets whether and since when the task waits. What it waited before its next switch is then not known.
+    pub fn forget_wait(self) {
+        let record = self.0.as_ptr();
+        // SAFETY: as in `read!`; the programs that use these fields are off their hooks, but for those on the end of a
+        // task, which only read them.
+        unsafe {
+            (&raw mut (*record).enqueued_ns).write_volatile(0);
+            (&raw mut (*record).on_cpu).write_volatile(cpu::UNKNOWN);
+            (&raw mut (*record).kernel_delay_ns).write_volatile(0);
+        }
+    }
+
+    /// Forgets the call that the task is in, so that its return is not taken for that of another one.
+    pub fn forget_call(self) {
+        // SAFETY: as in `read!`; the programs that use the field are off their hooks.
+        unsafe { (&raw mut (*self.0.as_ptr()).in_flight.call).write_volatile(0) }
     }
 
     /// Marks the task as exited, for one that was found exiting.

@@ -71,6 +71,47 @@ impl Tracked {
         })
     }
 
+    /// The same while the hooks on waits are off, when the record has nothing to say about them. `asks` the kernel for
+    /// them, if given; if false, they are in no account. Returns whether they are in one.
+    pub fn sample_without_waits(
+        &mut self,
+        record: Record,
+        page_shift: u32,
+        asks: Option<bool>,
+    ) -> (Option<Event>, bool) {
+        self.task.name = read!(record, comm);
+        let memory_now = read!(record, memory);
+        let memory = flow(&memory_now, &self.memory, page_shift);
+        self.memory = memory_now;
+        let asks = asks.filter(|_| !self.exited);
+        let mut account = None;
+        match asks {
+            Some(true) => account = self.take_account(),
+            // Otherwise it would later be in the account of the window in which the kernel is asked again.
+            Some(false) => self.schedstat = None,
+            None => {}
+        }
+        let ran = account.is_some_and(|account| account.run_count > 0);
+        let event = (ran || !memory.is_empty()).then(|| Event::Sample {
+            task: self.task,
+            memory,
+            delays: Delays::default(),
+            account,
+        });
+        (event, asks.is_none() || account.is_some())
+    }
+
+    /// What the kernel says about its waits since the last reading.
+    fn take_account(&mut self) -> Option<ThreadAccount> {
+        let now = account::schedstat(self.task.process.id, self.task.thread.id);
+        let before = std::mem::replace(&mut self.schedstat, now);
+        let (before, now) = before.zip(now)?;
+        Some(ThreadAccount {
+            run_delay_ns: now.0.checked_sub(before.0)?,
+            run_count: now.1.checked_sub(before.1)?,
+        })
+    }
+
     /// Is there anything about its waits that was not taken yet? A wait is counted before its bucket is filled, so
     /// that the last reading may have come between the two.
     fn has_waited(&self, record: Record) -> bool {
@@ -86,18 +127,11 @@ impl Tracked {
         let unknown_count = read!(record, unknown_count);
         let buckets = read!(record, delays);
         // Read at once after, so that both speak of the same period.
-        let schedstat = if self.exited {
+        let account = if self.exited {
             None
         } else {
-            account::schedstat(self.task.process.id, self.task.thread.id)
+            self.take_account()
         };
-        let account = self.schedstat.zip(schedstat).and_then(|(before, now)| {
-            Some(ThreadAccount {
-                run_delay_ns: now.0.checked_sub(before.0)?,
-                run_count: now.1.checked_sub(before.1)?,
-            })
-        });
-        self.schedstat = schedstat;
         let counts = added(&buckets, &self.delays);
         self.found += counts.iter().map(|(_, n)| u64::from(*n)).sum::<u64>();
         // The longest wait may have been taken with the last sample although its bucket was not filled yet.

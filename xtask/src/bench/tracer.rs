@@ -74,7 +74,9 @@ impl Tracer {
             let output = scratch.join("events.jsonl");
             let mut command = Command::new(programs.join("slowburn"));
             command
-                .args(["run", "--quiet", "--pid", &pid.to_string()])
+                // A load that does nothing but what is hooked would have the hooks taken off.
+                .args(["run", "--quiet", "--budget", "none"])
+                .args(["--pid", &pid.to_string()])
                 .args(more)
                 .arg("--output")
                 .arg(&output);

@@ -1,0 +1,249 @@
+//! Measuring less, and more again, while tasks are followed: thresholds, sampling, and hooks taken off and put back.
+//!
+//! Programs that are taken off stay loaded. What the records say of the moment (waiting, on a CPU, in a call) goes stale
+//! meanwhile and is forgotten before they come back: a wait that began an hour ago would otherwise end now.
+
+use procfs::{CurrentSI, KernelStats};
+use rustix::thread::{MembarrierCommand, membarrier};
+
+use super::{
+    clock::monotonic_ns,
+    cost::Cost,
+    error::ProbeError,
+    hooks::Need,
+    seed::map_io,
+    source::Source,
+    tables::{Record, SAMPLES_MAPPINGS},
+    tracked::Tracked,
+};
+use crate::event::Event;
+
+/// What is measured at the moment, and what was not in the current window.
+pub struct Coverage {
+    /// Since when the hooks on waits are off, on the monotonic clock.
+    waits_off_since: Option<u64>,
+    /// The same for those on calls.
+    calls_off_since: Option<u64>,
+    /// In the current window, before they were put back: nanoseconds without waits and without calls.
+    gap_ns: (u64, u64),
+    /// One mapping call in so many is looked at; now, and at the sparsest in the current window.
+    one_in: u32,
+    sparsest: u32,
+    /// Most threads whose waits are read from `/proc` in a window without hooks on them.
+    most_accounts: u32,
+    /// Without hooks on waits: is the kernel asked for those of the threads that are sampled now? `None` between windows.
+    asks: Option<bool>,
+    /// Was it, in the current window, for all of them?
+    accounted: bool,
+}
+
+impl Default for Coverage {
+    fn default() -> Self {
+        Self {
+            waits_off_since: None,
+            calls_off_since: None,
+            gap_ns: (0, 0),
+            one_in: 1,
+            sparsest: 1,
+            most_accounts: u32::MAX,
+            asks: None,
+            accounted: true,
+        }
+    }
+}
+
+impl Coverage {
+    /// One mapping call in so many is looked at.
+    pub fn one_in(&self) -> u32 {
+        self.one_in
+    }
+
+    /// Takes what a task did since the last call; `None` if it did nothing.
+    pub fn sample(&mut self, tracked: &mut Tracked, record: Record, shift: u32) -> Option<Event> {
+        let mut event = if self.waits_off_since.is_none() {
+            tracked.sample(record, shift)
+        } else {
+            let (event, accounted) = tracked.sample_without_waits(record, shift, self.asks);
+            self.accounted &= accounted;
+            event
+        };
+        if let Some(Event::Sample { memory, .. }) = &mut event {
+            memory.scale_calls(u64::from(self.one_in));
+        }
+        event
+    }
+
+    /// What was not measured in the window that ends now, if anything; starts the next one.
+    pub fn end_window(&mut self, start_ns: u64, now: u64) -> Option<Event> {
+        let since = |off: Option<u64>| off.map_or(0, |off| now - off.max(start_ns));
+        let (waits, calls) = std::mem::take(&mut self.gap_ns);
+        let gap = Event::Gap {
+            waits_ns: waits + since(self.waits_off_since),
+            calls_ns: calls + since(self.calls_off_since),
+            one_in: std::mem::replace(&mut self.sparsest, self.one_in),
+            accounted: std::mem::replace(&mut self.accounted, true),
+        };
+        let whole = matches!(
+            gap,
+            Event::Gap {
+                waits_ns: 0,
+                calls_ns: 0,
+                one_in: 1,
+                ..
+            }
+        );
+        (!whole).then_some(gap)
+    }
+}
+
+impl Source {
+    /// What the programs have cost so far.
+    ///
+    /// # Errors
+    /// If the counters cannot be read.
+    pub fn cost(&mut self) -> Result<Cost, ProbeError> {
+        self.kernel.costs.read()
+    }
+
+    /// Context switches of the whole host since it was started.
+    pub fn host_switches() -> Option<u64> {
+        Some(KernelStats::current().ok()?.ctxt)
+    }
+
+    /// Changes from which size on a wait or a mapping call is an event of its own; `u64::MAX` for none.
+    ///
+    /// # Errors
+    /// If the shared settings cannot be mapped.
+    pub fn set_thresholds(
+        &mut self,
+        slow_ns: u64,
+        min_mapping_bytes: u64,
+    ) -> Result<(), ProbeError> {
+        self.options.slow_ns = slow_ns;
+        self.options.min_mapping_bytes = min_mapping_bytes;
+        self.report_execs(self.reports_execs)
+    }
+
+    /// Can the programs leave out mapping calls?
+    pub fn can_sample_mappings() -> bool {
+        SAMPLES_MAPPINGS
+    }
+
+    /// Looks at one mapping call in so many from now on. Their counts are scaled; sizes stay whole, because a call that is
+    /// looked at books what has changed since the last one.
+    ///
+    /// # Errors
+    /// If a table cannot be mapped.
+    pub fn sample_mappings(&mut self, one_in: u32, out: &mut Vec<Event>) -> Result<(), ProbeError> {
+        if one_in == self.coverage.one_in {
+            return Ok(());
+        }
+        // What is counted until now, and sent, is of the old kind.
+        self.drain_all(out)?;
+        self.sample_all()?;
+        self.kernel.tables.sample_mappings(one_in).map_err(map_io)?;
+        self.coverage.one_in = one_in;
+        self.coverage.sparsest = self.coverage.sparsest.max(one_in);
+        Ok(())
+    }
+
+    /// At the end of a window without hooks on waits, asks the kernel for those of up to so many threads. With more, of none.
+    pub fn limit_accounts(&mut self, threads: u32) {
+        self.coverage.most_accounts = threads;
+    }
+
+    /// Takes the hooks of a need off. Tasks are always followed: theirs stay.
+    ///
+    /// # Errors
+    /// If a table cannot be mapped.
+    pub fn detach(&mut self, need: Need, out: &mut Vec<Event>) -> Result<(), ProbeError> {
+        let now = monotonic_ns();
+        let off_since = match need {
+            Need::Tasks => return Ok(()),
+            Need::Sched => self.coverage.waits_off_since,
+            Need::Memory => self.coverage.calls_off_since,
+        };
+        if off_since.is_some() {
+            return Ok(());
+        }
+        if let Some(hooked) = self.kernel.hooked.get_mut(&need) {
+            hooked.detach();
+        }
+        wait_for_programs();
+        // All that was counted. Of what tasks do from here on, only the hook on their end says anything about waits.
+        self.drain_all(out)?;
+        self.sample_all()?;
+        match need {
+            Need::Sched => self.coverage.waits_off_since = Some(now),
+            _ => self.coverage.calls_off_since = Some(now),
+        }
+        Ok(())
+    }
+
+    /// Puts the hooks of a need back.
+    ///
+    /// # Errors
+    /// [`ProbeError::NotBack`] if the kernel does not let them; then they stay off.
+    pub fn attach(&mut self, need: Need, out: &mut Vec<Event>) -> Result<(), ProbeError> {
+        let off_since = match need {
+            Need::Tasks => None,
+            Need::Sched => self.coverage.waits_off_since,
+            Need::Memory => self.coverage.calls_off_since,
+        };
+        let Some(since) = off_since else {
+            return Ok(());
+        };
+        wait_for_programs();
+        if need == Need::Sched {
+            // Those that ended until now are sampled as without hooks: their last record claims a wait that is none.
+            self.drain_all(out)?;
+            self.sample_with_accounts()?;
+        }
+        for slot in self.slots_of(None)? {
+            let record = self.record(slot)?;
+            match need {
+                Need::Sched => record.forget_wait(),
+                _ => record.forget_call(),
+            }
+        }
+        if let Some(hooked) = self.kernel.hooked.get_mut(&need) {
+            let attached = hooked.attach(&mut self.kernel.ebpf);
+            attached.map_err(|reason| ProbeError::NotBack { need, reason })?;
+        }
+        let off_ns = monotonic_ns() - since.max(self.window_start_ns);
+        match need {
+            Need::Sched => {
+                self.coverage.waits_off_since = None;
+                self.coverage.gap_ns.0 += off_ns;
+            }
+            _ => {
+                self.coverage.calls_off_since = None;
+                self.coverage.gap_ns.1 += off_ns;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what each task did since its last sample. Without hooks on waits, the kernel is asked for them, unless there are
+    /// too many threads.
+    pub(super) fn sample_with_accounts(&mut self) -> Result<(), ProbeError> {
+        let asks = self.live_tasks() <= self.coverage.most_accounts;
+        self.coverage.asks = Some(asks);
+        let sampled = self.sample_all();
+        self.coverage.asks = None;
+        sampled
+    }
+
+    fn drain_all(&mut self, out: &mut Vec<Event>) -> Result<(), ProbeError> {
+        while self.drain(out)? {}
+        Ok(())
+    }
+}
+
+/// Returns once no program that was taken off its hook before runs any more: they run where the kernel's read-copy-update
+/// waits for them, and this call waits for that. Where it is refused (`nohz_full`), the time that hooks stay off is long enough.
+fn wait_for_programs() {
+    if let Err(error) = membarrier(MembarrierCommand::Global) {
+        tracing::debug!("membarrier: {error}");
+    }
+}
