@@ -25,6 +25,16 @@ const MAPPING_RAISED: u64 = 16;
 const ACCOUNT_NS: f64 = 5_000.0;
 const ACCOUNTS: f64 = 0.25;
 
+/// A drain that finds nothing, waking up for it included, and the part of the budget that drains may take.
+const DRAIN_NS: f64 = 100_000.0;
+const DRAINS: f64 = 0.25;
+
+/// With a small budget the ring buffer is drained less often, but for what must be found soon still four times a second.
+pub fn drain_interval(usual: Duration, share: Option<f64>) -> Duration {
+    let cheapest = share.map_or(0.0, |share| DRAIN_NS / (share * DRAINS));
+    usual.max(Duration::from_nanos(cheapest as u64).min(Duration::from_millis(250)))
+}
+
 /// From which size on a single event is one; `u64::MAX` for none.
 #[derive(Clone, Copy)]
 pub struct Thresholds {

@@ -194,7 +194,10 @@ impl<'a> Session<'a> {
     async fn stream(&mut self, signals: &mut Signals) -> anyhow::Result<StopReason> {
         self.throttle.begin(&mut self.source)?;
         let start = Instant::now();
-        let mut drains = every(start, DRAIN);
+        let mut drains = every(
+            start,
+            throttle::drain_interval(DRAIN, self.options.budget.0),
+        );
         let mut windows = every(start, self.options.window);
         let mut looks = every(start, LOOK);
         let mut ticks = every(start, throttle::TICK);
