@@ -13,8 +13,8 @@ use slowburn_tests::{Daemon, Finished, Workload, needs_tracing, number, tasks};
 /// By when the daemon must have settled.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// For how long it is watched then: at a budget of 0.2 % that is 10 ms.
-const WATCHED: Duration = Duration::from_secs(5);
+/// For how long it is watched then, with at least two windows: at a budget of 0.2 % that is 24 ms.
+const WATCHED: Duration = Duration::from_secs(12);
 
 /// It may take back what it has left out after 10 s of quiet; on a busy machine there may be none for a while.
 const QUIET: Duration = Duration::from_mins(2);
@@ -88,8 +88,8 @@ fn a_storm_is_survived_within_the_budget() {
     needs_tracing!();
     const SHARE: f64 = 0.002;
     let _timed = Timed::start();
-    let mut switching = Workload::start(&["pingpong", "--pairs", "2", "--seconds", "20"]);
-    let mut mapping = Workload::start(&["mappings", "--rate", "100000", "--seconds", "20"]);
+    let mut switching = Workload::start(&["pingpong", "--pairs", "2", "--seconds", "30"]);
+    let mut mapping = Workload::start(&["mappings", "--rate", "100000", "--seconds", "30"]);
     let pids = [switching.pid(), mapping.pid()];
     let mut daemon = Daemon::start(&[
         "--pid",
@@ -99,7 +99,7 @@ fn a_storm_is_survived_within_the_budget() {
         "--budget",
         "0.2%",
         "--window",
-        "1s",
+        "5s",
     ]);
     let start = Instant::now();
     switching.go();
@@ -110,7 +110,7 @@ fn a_storm_is_survived_within_the_budget() {
     thread::sleep(WATCHED);
     let used = (used_ns(daemon.pid()) - before.0) as f64 / before.1.elapsed().as_nanos() as f64;
     println!("{:.3} % of a CPU used", used * 100.0);
-    assert!(start.elapsed() < Duration::from_secs(19), "still a storm");
+    assert!(start.elapsed() < Duration::from_secs(29), "still a storm");
     let lines = &daemon.lines()[before.2..];
     for pid in pids {
         let windows: Vec<_> = lines

@@ -1,6 +1,11 @@
 //! Choosing hooks: each need has several forms, best first, and the first that loads and attaches is used.
 
-use std::{any::Any, error::Error, fmt};
+use std::{
+    any::Any,
+    error::Error,
+    fmt, mem,
+    thread::{Builder, JoinHandle},
+};
 
 use aya::{
     Btf, Ebpf,
@@ -121,11 +126,16 @@ pub struct Hooks {
     pub refusals: Vec<Refusal>,
 }
 
+/// Keeps a program on its hook until it is dropped. The program stays loaded.
+type Link = Box<dyn Any + Send>;
+
 /// The programs of a need, and what holds them in place.
 pub struct Hooked {
     hooks: Vec<Hook>,
-    /// One for each while they are in place. Dropping one detaches its program, which stays loaded.
-    links: Vec<Box<dyn Any>>,
+    /// One for each while they are in place.
+    links: Vec<Link>,
+    /// Drops those that were taken off last.
+    detaching: Option<JoinHandle<()>>,
 }
 
 impl Hooked {
@@ -138,6 +148,24 @@ impl Hooked {
     pub fn detach(&mut self) {
         while let Some(link) = self.links.pop() {
             drop(link);
+        }
+    }
+
+    /// The same without waiting for it: the 16 tracepoints of the system calls took 80 ms each.
+    pub fn detach_in_background(&mut self) {
+        let links = mem::take(&mut self.links);
+        let detaching = Builder::new().name("slowburn-detach".into());
+        // Without a thread, the links are dropped here and now.
+        self.detaching = detaching
+            .spawn(move || links.into_iter().rev().for_each(drop))
+            .ok();
+    }
+
+    /// Waits until those that were taken off are.
+    pub fn wait_until_detached(&mut self) {
+        if let Some(detaching) = self.detaching.take() {
+            // It does nothing that could fail.
+            let _ = detaching.join();
         }
     }
 
@@ -389,10 +417,14 @@ fn attach_all(ebpf: &mut Ebpf, btf: &Btf, hooks: Vec<Hook>) -> Result<Hooked, St
             }
         }
     }
-    Ok(Hooked { hooks, links })
+    Ok(Hooked {
+        hooks,
+        links,
+        detaching: None,
+    })
 }
 
-fn attach_one(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<Box<dyn Any>, String> {
+fn attach_one(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<Link, String> {
     if let Target::Tracepoint(category, name, fields) = &hook.target {
         super::support::check_format(category, name, fields)?;
     }
@@ -418,7 +450,7 @@ fn load(program: &mut Program, btf: &Btf, target: &Target) -> Result<(), Program
 }
 
 /// Attaches a loaded program. It stays attached for as long as what is returned is kept.
-fn put_in_place(program: &mut Program, target: &Target) -> Result<Box<dyn Any>, ProgramError> {
+fn put_in_place(program: &mut Program, target: &Target) -> Result<Link, ProgramError> {
     Ok(match target {
         Target::Btf(_) => {
             let program: &mut BtfTracePoint = program.try_into()?;

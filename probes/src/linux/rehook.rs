@@ -158,24 +158,23 @@ impl Source {
     /// If a table cannot be mapped.
     pub fn detach(&mut self, need: Need, out: &mut Vec<Event>) -> Result<(), ProbeError> {
         let now = monotonic_ns();
-        let off_since = match need {
-            Need::Tasks => return Ok(()),
-            Need::Sched => self.coverage.waits_off_since,
-            Need::Memory => self.coverage.calls_off_since,
-        };
-        if off_since.is_some() {
+        let Some(hooked) = self.kernel.hooked.get_mut(&need) else {
             return Ok(());
-        }
-        if let Some(hooked) = self.kernel.hooked.get_mut(&need) {
-            hooked.detach();
-        }
-        wait_for_programs();
-        // All that was counted. Of what tasks do from here on, only the hook on their end says anything about waits.
-        self.drain_all(out)?;
-        self.sample_all()?;
+        };
         match need {
-            Need::Sched => self.coverage.waits_off_since = Some(now),
-            _ => self.coverage.calls_off_since = Some(now),
+            Need::Sched if self.coverage.waits_off_since.is_none() => {
+                hooked.detach();
+                wait_for_programs();
+                // All that was counted. From here on, only the hook on the end of a task says anything about waits.
+                self.drain_all(out)?;
+                self.sample_all()?;
+                self.coverage.waits_off_since = Some(now);
+            }
+            Need::Memory if self.coverage.calls_off_since.is_none() => {
+                hooked.detach_in_background();
+                self.coverage.calls_off_since = Some(now);
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -193,6 +192,9 @@ impl Source {
         let Some(since) = off_since else {
             return Ok(());
         };
+        if let Some(hooked) = self.kernel.hooked.get_mut(&need) {
+            hooked.wait_until_detached();
+        }
         wait_for_programs();
         if need == Need::Sched {
             // Those that ended until now are sampled as without hooks: their last record claims a wait that is none.
