@@ -306,7 +306,9 @@ impl Budget {
         let share = self.limits.share;
         let most = (FITS * share).max(cheapest + WORTH * share);
         let fitting = self.poorer().filter(|steps| expected(steps) <= most);
-        let after = fitting.min_by_key(loss).unwrap_or(self.steps);
+        let after = fitting
+            .min_by_key(|steps| loss(*steps))
+            .unwrap_or(self.steps);
         for (ladder, lower) in [
             (Ladder::Memory, after.memory > self.steps.memory),
             (Ladder::Sched, after.sched > self.steps.sched),
@@ -453,7 +455,7 @@ fn delay_part(step: SchedStep) -> f64 {
 }
 
 /// How much is lost: single events before counts, counts before hooks, and waits last, which nothing else tells as well.
-fn loss(steps: &Steps) -> u32 {
+fn loss(steps: Steps) -> u32 {
     let memory = match steps.memory {
         MemoryStep::Full => 0,
         MemoryStep::Raised => 1,

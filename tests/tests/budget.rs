@@ -85,8 +85,8 @@ fn of_process(record: &Record, pid: u32) -> Option<&Window> {
 
 #[test]
 fn a_storm_is_survived_within_the_budget() {
-    needs_tracing!();
     const SHARE: f64 = 0.002;
+    needs_tracing!();
     let _timed = Timed::start();
     let mut switching = Workload::start(&["pingpong", "--pairs", "2", "--seconds", "30"]);
     let mut mapping = Workload::start(&["mappings", "--rate", "100000", "--seconds", "30"]);

@@ -3,6 +3,8 @@
 //! Programs that are taken off stay loaded. What the records say of the moment (waiting, on a CPU, in a call) goes stale
 //! meanwhile and is forgotten before they come back: a wait that began an hour ago would otherwise end now.
 
+use std::mem;
+
 use procfs::{CurrentSI, KernelStats};
 use rustix::thread::{MembarrierCommand, membarrier};
 
@@ -18,14 +20,36 @@ use super::{
 };
 use crate::event::Event;
 
+/// When the hooks of a need were off.
+#[derive(Default)]
+struct Off {
+    /// Since when they are, on the monotonic clock.
+    since: Option<u64>,
+    /// For how long they were in the current window, before they were put back.
+    gap_ns: u64,
+}
+
+impl Off {
+    fn back(&mut self, window_start_ns: u64, now: u64) {
+        self.gap_ns += self.ns(window_start_ns, now);
+        self.since = None;
+    }
+
+    /// How long they were off in the window that ends now.
+    fn end_window(&mut self, window_start_ns: u64, now: u64) -> u64 {
+        mem::take(&mut self.gap_ns) + self.ns(window_start_ns, now)
+    }
+
+    fn ns(&self, window_start_ns: u64, now: u64) -> u64 {
+        self.since
+            .map_or(0, |since| now - since.max(window_start_ns))
+    }
+}
+
 /// What is measured at the moment, and what was not in the current window.
 pub struct Coverage {
-    /// Since when the hooks on waits are off, on the monotonic clock.
-    waits_off_since: Option<u64>,
-    /// The same for those on calls.
-    calls_off_since: Option<u64>,
-    /// In the current window, before they were put back: nanoseconds without waits and without calls.
-    gap_ns: (u64, u64),
+    waits: Off,
+    calls: Off,
     /// One mapping call in so many is looked at; now, and at the sparsest in the current window.
     one_in: u32,
     sparsest: u32,
@@ -40,9 +64,8 @@ pub struct Coverage {
 impl Default for Coverage {
     fn default() -> Self {
         Self {
-            waits_off_since: None,
-            calls_off_since: None,
-            gap_ns: (0, 0),
+            waits: Off::default(),
+            calls: Off::default(),
             one_in: 1,
             sparsest: 1,
             most_accounts: u32::MAX,
@@ -60,7 +83,7 @@ impl Coverage {
 
     /// Takes what a task did since the last call; `None` if it did nothing.
     pub fn sample(&mut self, tracked: &mut Tracked, record: Record, shift: u32) -> Option<Event> {
-        let mut event = if self.waits_off_since.is_none() {
+        let mut event = if self.waits.since.is_none() {
             tracked.sample(record, shift)
         } else {
             let (event, accounted) = tracked.sample_without_waits(record, shift, self.asks);
@@ -75,24 +98,16 @@ impl Coverage {
 
     /// What was not measured in the window that ends now, if anything; starts the next one.
     pub fn end_window(&mut self, start_ns: u64, now: u64) -> Option<Event> {
-        let since = |off: Option<u64>| off.map_or(0, |off| now - off.max(start_ns));
-        let (waits, calls) = std::mem::take(&mut self.gap_ns);
-        let gap = Event::Gap {
-            waits_ns: waits + since(self.waits_off_since),
-            calls_ns: calls + since(self.calls_off_since),
-            one_in: std::mem::replace(&mut self.sparsest, self.one_in),
-            accounted: std::mem::replace(&mut self.accounted, true),
-        };
-        let whole = matches!(
-            gap,
-            Event::Gap {
-                waits_ns: 0,
-                calls_ns: 0,
-                one_in: 1,
-                ..
-            }
-        );
-        (!whole).then_some(gap)
+        let waits_ns = self.waits.end_window(start_ns, now);
+        let calls_ns = self.calls.end_window(start_ns, now);
+        let one_in = mem::replace(&mut self.sparsest, self.one_in);
+        let accounted = mem::replace(&mut self.accounted, true);
+        (waits_ns > 0 || calls_ns > 0 || one_in > 1).then_some(Event::Gap {
+            waits_ns,
+            calls_ns,
+            one_in,
+            accounted,
+        })
     }
 }
 
@@ -162,17 +177,17 @@ impl Source {
             return Ok(());
         };
         match need {
-            Need::Sched if self.coverage.waits_off_since.is_none() => {
+            Need::Sched if self.coverage.waits.since.is_none() => {
                 hooked.detach();
                 wait_for_programs();
                 // All that was counted. From here on, only the hook on the end of a task says anything about waits.
                 self.drain_all(out)?;
                 self.sample_all()?;
-                self.coverage.waits_off_since = Some(now);
+                self.coverage.waits.since = Some(now);
             }
-            Need::Memory if self.coverage.calls_off_since.is_none() => {
+            Need::Memory if self.coverage.calls.since.is_none() => {
                 hooked.detach_in_background();
-                self.coverage.calls_off_since = Some(now);
+                self.coverage.calls.since = Some(now);
             }
             _ => {}
         }
@@ -184,46 +199,40 @@ impl Source {
     /// # Errors
     /// [`ProbeError::NotBack`] if the kernel does not let them; then they stay off.
     pub fn attach(&mut self, need: Need, out: &mut Vec<Event>) -> Result<(), ProbeError> {
-        let off_since = match need {
-            Need::Tasks => None,
-            Need::Sched => self.coverage.waits_off_since,
-            Need::Memory => self.coverage.calls_off_since,
-        };
-        let Some(since) = off_since else {
-            return Ok(());
-        };
+        match need {
+            Need::Sched if self.coverage.waits.since.is_some() => {
+                // Those that ended until now are sampled as without hooks: their last record claims a wait that is none.
+                self.drain_all(out)?;
+                self.sample_with_accounts()?;
+                self.put_back(need, Record::forget_wait)?;
+                let start = self.window_start_ns;
+                self.coverage.waits.back(start, monotonic_ns());
+            }
+            Need::Memory if self.coverage.calls.since.is_some() => {
+                self.put_back(need, Record::forget_call)?;
+                let start = self.window_start_ns;
+                self.coverage.calls.back(start, monotonic_ns());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Puts the hooks of a need back, once all records have forgotten what has gone stale. A task that the hook on creation
+    /// makes a record for in this moment keeps what that says: it has not run yet.
+    fn put_back(&mut self, need: Need, forget: fn(Record)) -> Result<(), ProbeError> {
         if let Some(hooked) = self.kernel.hooked.get_mut(&need) {
             hooked.wait_until_detached();
         }
         wait_for_programs();
-        if need == Need::Sched {
-            // Those that ended until now are sampled as without hooks: their last record claims a wait that is none.
-            self.drain_all(out)?;
-            self.sample_with_accounts()?;
-        }
         for slot in self.slots_of(None)? {
-            let record = self.record(slot)?;
-            match need {
-                Need::Sched => record.forget_wait(),
-                _ => record.forget_call(),
-            }
+            forget(self.record(slot)?);
         }
-        if let Some(hooked) = self.kernel.hooked.get_mut(&need) {
-            let attached = hooked.attach(&mut self.kernel.ebpf);
-            attached.map_err(|reason| ProbeError::NotBack { need, reason })?;
-        }
-        let off_ns = monotonic_ns() - since.max(self.window_start_ns);
-        match need {
-            Need::Sched => {
-                self.coverage.waits_off_since = None;
-                self.coverage.gap_ns.0 += off_ns;
-            }
-            _ => {
-                self.coverage.calls_off_since = None;
-                self.coverage.gap_ns.1 += off_ns;
-            }
-        }
-        Ok(())
+        let Some(hooked) = self.kernel.hooked.get_mut(&need) else {
+            return Ok(());
+        };
+        let attached = hooked.attach(&mut self.kernel.ebpf);
+        attached.map_err(|reason| ProbeError::NotBack { need, reason })
     }
 
     /// Takes what each task did since its last sample. Without hooks on waits, the kernel is asked for them, unless there are
