@@ -9,13 +9,14 @@ use std::{
 
 use slowburn_common::task::call;
 use slowburn_probes::event::{
-    Delays, Event, Life, MemoryFlow, Origin, ProcessAccount, Standing, Task, ThreadAccount,
+    Class, Delays, Event, Life, MemoryFlow, Origin, ProcessAccount, Standing, Task, ThreadAccount,
 };
 
 use crate::{
     histogram::{DelayCounts, Summariser},
     stream::{
-        KernelSummary, MemorySummary, Moment, ProcessId, Scope, ThreadId, ThreadSummary, Window,
+        DelaySummary, KernelSummary, MemorySummary, Moment, OwnSummary, ProcessId, Scope, ThreadId,
+        ThreadSummary, Window,
     },
 };
 
@@ -59,7 +60,9 @@ impl Thread {
     }
 
     fn is_idle(&self) -> bool {
-        self.delays.is_empty() && self.memory.is_none()
+        // Without hooks on waits, only the kernel knows that it has waited.
+        let ran = self.account.is_some_and(|account| account.run_count > 0);
+        self.delays.is_empty() && self.memory.is_none() && !ran
     }
 }
 
@@ -75,11 +78,25 @@ pub struct Meter {
     /// when the first sample of a window comes.
     threads: BTreeMap<(Life, Life), Box<Thread>>,
     lost: u64,
+    /// Single events among them that found the ring buffer full.
+    ring_lost: u64,
+    gap: Gap,
+    own: Option<OwnSummary>,
     /// Processes that began and ended within the current window.
     brief: usize,
     /// Those of them that found no room.
     refused: u64,
     summariser: Summariser,
+}
+
+/// What was not measured in the current window.
+#[derive(Clone, Copy, Default)]
+struct Gap {
+    waits_ns: u64,
+    calls_ns: u64,
+    one_in: u32,
+    /// The kernel's account of the waits is missing for some thread.
+    unaccounted: bool,
 }
 
 /// What a task's start or end means for its process.
@@ -174,9 +191,32 @@ impl Meter {
                 entry.standing = *standing;
                 entry.memory.add(unseen);
             }
-            Event::Loss { count, .. } => self.lost += count,
+            Event::Loss { count, class, .. } => {
+                self.lost += count;
+                if matches!(class, Class::Mapping | Class::Exec | Class::Delay) {
+                    self.ring_lost += count;
+                }
+            }
+            Event::Gap {
+                waits_ns,
+                calls_ns,
+                one_in,
+                accounted,
+            } => {
+                self.gap = Gap {
+                    waits_ns: *waits_ns,
+                    calls_ns: *calls_ns,
+                    one_in: *one_in,
+                    unaccounted: *waits_ns > 0 && !accounted,
+                }
+            }
             _ => {}
         }
+    }
+
+    /// What slowburn itself used in the current window.
+    pub fn set_own(&mut self, own: OwnSummary) {
+        self.own = Some(own);
     }
 
     fn sample(
@@ -192,15 +232,21 @@ impl Meter {
             thread.memory.get_or_insert_default().add(memory);
         }
         thread.delays.add(delays);
-        thread.account = account;
+        let waited = *delays != Delays::default();
+        // Sampled more than once in a window only when something changes in how it is measured.
+        thread.account = match (thread.account, account) {
+            (Some(sum), Some(more)) => Some(added(sum, more)),
+            (sum, None) if !waited => sum,
+            (_, more) => more,
+        };
         if let Some(process) = self.processes.get_mut(&task.process) {
             process.memory.add(memory);
             process.delays.add(delays);
-            if *delays != Delays::default() {
-                process.waits = process.waits.zip(account).map(|(sum, more)| ThreadAccount {
-                    run_delay_ns: sum.run_delay_ns + more.run_delay_ns,
-                    run_count: sum.run_count + more.run_count,
-                });
+            if waited || account.is_some() {
+                process.waits = process
+                    .waits
+                    .zip(account)
+                    .map(|(sum, more)| added(sum, more));
             }
         }
     }
@@ -238,6 +284,11 @@ impl Meter {
                 ts: Moment(ts),
                 period_ns,
                 lost: self.lost,
+                gap: self.gap,
+                own: self.own.map(|own| OwnSummary {
+                    ring_lost: self.ring_lost,
+                    ..own
+                }),
             };
             let Some(process) = self.processes.get_mut(&life) else {
                 continue;
@@ -255,7 +306,17 @@ impl Meter {
             }
         }
         self.lost = 0;
+        self.ring_lost = 0;
+        self.gap = Gap::default();
+        self.own = None;
         self.brief = 0;
+    }
+}
+
+fn added(a: ThreadAccount, b: ThreadAccount) -> ThreadAccount {
+    ThreadAccount {
+        run_delay_ns: a.run_delay_ns + b.run_delay_ns,
+        run_count: a.run_count + b.run_count,
     }
 }
 
@@ -264,6 +325,27 @@ struct Common {
     ts: Moment,
     period_ns: u64,
     lost: u64,
+    gap: Gap,
+    own: Option<OwnSummary>,
+}
+
+impl Common {
+    /// Waits, unless they were not measured at all.
+    fn delay(&self, delays: &DelayCounts, summariser: &mut Summariser) -> Option<DelaySummary> {
+        let unmeasured_ns = (self.gap.waits_ns > 0).then_some(self.gap.waits_ns);
+        (self.gap.waits_ns < self.period_ns || self.gap.waits_ns == 0).then(|| DelaySummary {
+            unmeasured_ns,
+            ..summariser.summarise(delays)
+        })
+    }
+
+    fn memory(&self, flow: &MemoryFlow, standing: Option<Standing>) -> MemorySummary {
+        MemorySummary {
+            unmeasured_ns: (self.gap.calls_ns > 0).then_some(self.gap.calls_ns),
+            sampled: (self.gap.one_in > 1).then_some(self.gap.one_in),
+            ..memory(flow, standing)
+        }
+    }
 }
 
 impl Process {
@@ -289,10 +371,11 @@ impl Process {
         common: &Common,
         summariser: &mut Summariser,
     ) -> Window {
-        let delay = summariser.summarise(&mem::take(&mut self.delays));
+        let delay = common.delay(&mem::take(&mut self.delays), summariser);
         let account = mem::take(&mut self.account);
         self.began = false;
         let waits = self.waits.replace(ThreadAccount::default());
+        let waits = waits.filter(|_| !common.gap.unaccounted);
         Window {
             ts: common.ts,
             scope: Scope::Process,
@@ -301,7 +384,7 @@ impl Process {
             period_ns: common.period_ns,
             ended: self.live == 0,
             delay,
-            memory: memory(&mem::take(&mut self.memory), self.standing.take()),
+            memory: common.memory(&mem::take(&mut self.memory), self.standing.take()),
             threads: Some(ThreadSummary {
                 live: self.live,
                 created: mem::take(&mut self.created),
@@ -309,6 +392,7 @@ impl Process {
             }),
             kernel: kernel(&account, waits),
             lost: common.lost,
+            own: common.own,
         }
     }
 }
@@ -322,14 +406,15 @@ impl Thread {
             thread: Some(thread_id(&self.task)),
             period_ns: common.period_ns,
             ended: self.ended,
-            delay: summariser.summarise(&self.delays),
-            memory: memory(
+            delay: common.delay(&self.delays, summariser),
+            memory: common.memory(
                 self.memory.as_deref().unwrap_or(&MemoryFlow::default()),
                 None,
             ),
             threads: None,
             kernel: kernel(&ProcessAccount::default(), self.account),
             lost: common.lost,
+            own: None,
         }
     }
 }
@@ -369,6 +454,7 @@ fn memory(flow: &MemoryFlow, standing: Option<Standing>) -> MemorySummary {
         failed_calls: flow.failed_calls,
         standing_reserved_bytes: standing.map(|s| s.reserved_bytes),
         standing_committed_bytes: standing.map(|s| s.committed_bytes),
+        ..MemorySummary::default()
     }
 }
 
@@ -451,7 +537,7 @@ mod tests {
         assert_eq!(got.len(), 3);
         assert_eq!(got[0].scope, Scope::Process);
         assert_eq!(got[0].process.service, "svc");
-        assert_eq!(got[0].delay.count, 7);
+        assert_eq!(got[0].delay.as_ref().unwrap().count, 7);
         assert_eq!(got[0].memory.reserved_bytes, 150);
         assert_eq!(got[0].kernel.run_count, Some(7));
         assert_eq!(
@@ -462,7 +548,10 @@ mod tests {
                 exited: 0
             })
         );
-        assert_eq!(got[1].delay.count + got[2].delay.count, 7);
+        assert_eq!(
+            got[1].delay.as_ref().unwrap().count + got[2].delay.as_ref().unwrap().count,
+            7
+        );
         assert_eq!(got[1].thread.as_ref().unwrap().name, "worker");
     }
 
@@ -475,7 +564,7 @@ mod tests {
         assert_eq!(meter.end(&task(1, 2, 5)), Turn::ThreadEnds);
         let got = windows(&mut meter);
         assert_eq!(got.len(), 1);
-        assert_eq!(got[0].delay.count, 4);
+        assert_eq!(got[0].delay.as_ref().unwrap().count, 4);
         assert_eq!(
             got[0].threads,
             Some(ThreadSummary {
@@ -486,7 +575,11 @@ mod tests {
         );
         assert_eq!(got[0].kernel.run_count, Some(4), "the dead thread's too");
         let next = windows(&mut meter);
-        assert_eq!(next[0].delay.count, 0, "a window starts empty");
+        assert_eq!(
+            next[0].delay.as_ref().unwrap().count,
+            0,
+            "a window starts empty"
+        );
         assert_eq!(next[0].kernel.run_count, Some(0));
     }
 
@@ -551,7 +644,10 @@ mod tests {
             delays,
             account: None,
         });
-        let sums: Vec<_> = windows(&mut meter).iter().map(|w| w.delay.sum_ns).collect();
+        let sums: Vec<_> = windows(&mut meter)
+            .iter()
+            .map(|w| w.delay.as_ref().unwrap().sum_ns)
+            .collect();
         assert_eq!(sums, [10, 10], "of the process and of its thread");
     }
 
@@ -633,7 +729,7 @@ mod tests {
                 if *ends || n + 1 == steps.len() {
                     for window in windows(&mut meter) {
                         let index = window.thread.as_ref().map_or(0, |thread| thread.tid as usize);
-                        let delay = &window.delay;
+                        let delay = window.delay.as_ref().unwrap();
                         let waits = [delay.count, delay.sum_ns, delay.unknown_count];
                         add(&mut got[index], numbers(&window.memory), waits);
                     }
@@ -649,7 +745,7 @@ mod tests {
         meter.begin(&task(1, 1, 1), Origin::Found);
         meter.add(&Event::Loss {
             ts: 1,
-            class: slowburn_probes::event::Class::Mapping,
+            class: Class::Mapping,
             count: 5,
         });
         assert_eq!(windows(&mut meter)[0].lost, 5);

@@ -8,7 +8,7 @@ use crate::{
     detect::Detector,
     meter::{Meter, Turn, process_id, thread_id},
     stream::{
-        Culprit, Delay, Flag, Loss, LossClass, Mapping, Moment, Record, TargetEvent,
+        Culprit, Delay, Flag, Loss, LossClass, Mapping, Moment, OwnSummary, Record, TargetEvent,
         TargetEventKind, Thread, ThreadEventKind, Window,
     },
 };
@@ -109,8 +109,16 @@ impl Pipeline {
             }
             Event::Loss { ts, class, count } => self.lose(*ts, (*class).into(), *count, out),
             Event::WindowEnd { ts, period_ns } => self.end_window(*ts, *period_ns, out),
-            Event::StrangerExec { .. } | Event::Sample { .. } | Event::Process { .. } => {}
+            Event::StrangerExec { .. }
+            | Event::Sample { .. }
+            | Event::Process { .. }
+            | Event::Gap { .. } => {}
         }
+    }
+
+    /// What slowburn itself used in the current window.
+    pub fn set_own(&mut self, own: OwnSummary) {
+        self.meter.set_own(own);
     }
 
     /// Takes a window of a recording, as [`Event::WindowEnd`] makes them live, and passes on what the detector says to it.
@@ -298,6 +306,7 @@ impl Pipeline {
                 flags,
                 reserved_change,
                 committed_change,
+                one_in,
             } => {
                 let has_detail = !matches!(call, Call::Unmap | Call::Brk);
                 out(Record::Mapping(Mapping {
@@ -311,6 +320,7 @@ impl Pipeline {
                     committed_change_bytes: *committed_change,
                     detail: has_detail.then_some(*detail),
                     flags: (*call == Call::Map).then_some(*flags),
+                    sampled: (*one_in > 1).then_some(*one_in),
                 }));
             }
             Event::Delay {

@@ -272,13 +272,16 @@ impl Tally {
 fn values(window: &Window) -> [Option<(Metric, f64)>; 4] {
     let memory = &window.memory;
     let seconds = window.period_ns as f64 / 1e9;
-    let mapped = (window.period_ns > 0)
+    // What was mapped and given back again is missing where not each call was looked at.
+    let whole = memory.unmeasured_ns.is_none() && memory.sampled.is_none();
+    let mapped = (window.period_ns > 0 && whole)
         .then(|| (Metric::MappedRate, memory.reserved_bytes as f64 / seconds));
-    let enough = window.delay.count >= MIN_WAITS;
-    let delay = window
+    let enough = window
         .delay
-        .p99_ns
-        .filter(|_| enough)
+        .as_ref()
+        .filter(|delay| delay.count >= MIN_WAITS);
+    let delay = enough
+        .and_then(|delay| delay.p99_ns)
         .map(|p99| (Metric::DelayP99, p99 as f64));
     // Committed memory and the number of threads are the process's; its threads share them.
     if window.scope == Scope::Thread {

@@ -40,11 +40,12 @@ fn empty(ts: u64, period: u64) -> Window {
         thread: None,
         period_ns: period,
         ended: false,
-        delay: DelaySummary::default(),
+        delay: Some(DelaySummary::default()),
         memory: MemorySummary::default(),
         threads: None,
         kernel: KernelSummary::default(),
         lost: 0,
+        own: None,
     }
 }
 
@@ -65,11 +66,11 @@ fn with(mut window: Window, metric: Metric, value: f64) -> Window {
             });
         }
         Metric::DelayP99 => {
-            window.delay = DelaySummary {
+            window.delay = Some(DelaySummary {
                 count: 1000,
                 p99_ns: Some(value.max(0.0) as u64),
                 ..DelaySummary::default()
-            }
+            });
         }
     }
     window
@@ -485,7 +486,7 @@ fn missing_values_are_no_values() {
     // Every third window has a p99; the others have too few waits for one.
     let delay = |i: u64| {
         let mut window = at(i, Metric::DelayP99, 3e5 + 1e5 * i as f64);
-        window.delay.count = if i.is_multiple_of(3) { 50 } else { 49 };
+        window.delay.as_mut().unwrap().count = if i.is_multiple_of(3) { 50 } else { 49 };
         window
     };
     let flags = fresh((0..90).map(delay));

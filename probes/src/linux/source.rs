@@ -14,6 +14,7 @@ use super::{
     error::ProbeError,
     hooks::{Hooks, Preference},
     load::{Loaded, load, map_error},
+    rehook::Coverage,
     seed::{self, map_io},
     tables::{Pages, Record, read},
     tracked::Tracked,
@@ -70,7 +71,9 @@ struct Process {
 /// The Linux source.
 pub struct Source {
     pub(super) kernel: Loaded,
-    options: Options,
+    pub(super) options: Options,
+    pub(super) coverage: Coverage,
+    pub(super) reports_execs: bool,
     tasks: Vec<Option<Tracked>>,
     processes: HashMap<u32, Process>,
     /// Slots of processes without live threads, to be given back once no record refers to them.
@@ -80,7 +83,7 @@ pub struct Source {
     epoch_ns: u64,
     /// Nanoseconds from the boot clock to the Unix epoch, once and for all: start times are identities.
     boot_epoch_ns: u64,
-    window_start_ns: u64,
+    pub(super) window_start_ns: u64,
     housekeeping_ns: u64,
     /// The slot at which sampling goes on.
     next_sample: usize,
@@ -110,6 +113,8 @@ impl Source {
         Ok(Self {
             kernel,
             options,
+            coverage: Coverage::default(),
+            reports_execs: false,
             tasks: Vec::new(),
             processes: HashMap::new(),
             ended: Vec::new(),
@@ -146,6 +151,11 @@ impl Source {
             .values()
             .filter(|p| p.live > 0)
             .map(|p| (p.life, p.service))
+    }
+
+    /// How many tasks are followed now.
+    pub(super) fn live_tasks(&self) -> u32 {
+        self.processes.values().map(|p| p.live).sum()
     }
 
     /// Now, in nanoseconds since the Unix epoch, by the clock that events are stamped with.
@@ -202,6 +212,7 @@ impl Source {
     /// # Errors
     /// If the shared settings cannot be mapped.
     pub fn report_execs(&mut self, report: bool) -> Result<(), ProbeError> {
+        self.reports_execs = report;
         self.kernel
             .tables
             .configure(self.options.slow_ns, self.options.min_mapping_bytes, report)
@@ -284,6 +295,7 @@ impl Source {
         if self.next_sample == 0 {
             self.drain(out)?;
             self.look_through(monotonic_ns().saturating_sub(LATE_NS))?;
+            self.ask_for_accounts();
         }
         let end = (self.next_sample + SAMPLE_LIMIT).min(self.tasks.len());
         for slot in self.next_sample..end {
@@ -297,10 +309,12 @@ impl Source {
             self.hand_over(out);
             return Ok(true);
         }
+        self.asked_for_accounts();
         self.account_processes()?;
         self.read_skipped();
         out.append(&mut self.pending);
         let now = monotonic_ns();
+        out.extend(self.coverage.end_window(self.window_start_ns, now));
         self.epoch_ns = epoch_ns_since(self.epoch_ns);
         out.push(Event::WindowEnd {
             ts: now + self.epoch_ns,
@@ -519,6 +533,7 @@ impl Source {
                     flags: event.flags,
                     reserved_change: event.reserved_change,
                     committed_change: event.committed_change,
+                    one_in: event.sampled,
                 });
                 Ok(())
             }
@@ -615,7 +630,7 @@ impl Source {
     }
 
     /// Slots of whole records, also of tasks whose start was not told: of one process, or of all.
-    fn slots_of(&mut self, process_slot: Option<u32>) -> Result<Vec<u32>, ProbeError> {
+    pub(super) fn slots_of(&mut self, process_slot: Option<u32>) -> Result<Vec<u32>, ProbeError> {
         let mut slots = Vec::new();
         for slot in NO_SLOT + 1..self.kernel.tables.used().map_err(map_io)? {
             let record = self.record(slot)?;
@@ -818,13 +833,25 @@ impl Source {
         Ok(())
     }
 
+    /// Takes what each task did since its last sample.
+    pub(super) fn sample_all(&mut self) -> Result<(), ProbeError> {
+        for slot in 1..self.tasks.len() as u32 {
+            if self.tasks[slot as usize]
+                .as_ref()
+                .is_some_and(|t| !t.exited)
+            {
+                self.sample(slot)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes what a task did since its last sample.
     fn sample(&mut self, slot: u32) -> Result<(), ProbeError> {
         let record = self.record(slot)?;
-        let shift = self.page_shift;
         let sample = self.tasks[slot as usize]
             .as_mut()
-            .and_then(|tracked| tracked.sample(record, shift));
+            .and_then(|tracked| self.coverage.sample(tracked, record, self.page_shift));
         self.pending.extend(sample);
         Ok(())
     }

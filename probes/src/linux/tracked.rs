@@ -7,7 +7,10 @@ use slowburn_common::{
     task::Memory,
 };
 
-use super::tables::{Record, read};
+use super::{
+    account,
+    tables::{Record, read},
+};
 use crate::event::{Delays, Event, MemoryFlow, Task, ThreadAccount};
 
 /// A followed task, as the daemon knows it.
@@ -77,6 +80,48 @@ impl Tracked {
         flow(&now, &before, page_shift)
     }
 
+    /// The same while the hooks on waits are off, when the record has nothing to say about them. `asks` the kernel for
+    /// them, if given; if false, they are in no account. Returns whether they are in one.
+    pub fn sample_without_waits(
+        &mut self,
+        record: Record,
+        page_shift: u32,
+        asks: Option<bool>,
+    ) -> (Option<Event>, bool) {
+        self.task.name = read!(record, comm);
+        let memory = self.take_memory(read!(record, memory), page_shift);
+        let asks = asks.filter(|_| !self.exited);
+        let mut account = None;
+        match asks {
+            Some(true) => {
+                let now = account::schedstat(self.task.process.id, self.task.thread.id);
+                account = self.take_account(now);
+            }
+            // Otherwise it would later be in the account of the window in which the kernel is asked again.
+            Some(false) => self.account = None,
+            None => {}
+        }
+        let ran = account.is_some_and(|account| account.run_count > 0);
+        let event = (ran || !memory.is_empty()).then(|| Event::Sample {
+            task: self.task,
+            memory,
+            delays: Delays::default(),
+            account,
+        });
+        (event, asks.is_none() || account.is_some())
+    }
+
+    /// What the kernel says about its waits since the last reading.
+    fn take_account(&mut self, now: Option<ThreadAccount>) -> Option<ThreadAccount> {
+        let before = self.account;
+        self.account = now.or(before);
+        let (before, now) = before.zip(now)?;
+        Some(ThreadAccount {
+            run_delay_ns: now.run_delay_ns.checked_sub(before.run_delay_ns)?,
+            run_count: now.run_count.checked_sub(before.run_count)?,
+        })
+    }
+
     /// Is there anything about its waits that was not taken yet? A wait is counted before its bucket is filled, so
     /// that the last reading may have come between the two.
     fn has_waited(&self, record: Record) -> bool {
@@ -91,14 +136,7 @@ impl Tracked {
         let (count, sum_ns) = (read!(record, delay_count), read!(record, delay_sum_ns));
         let unknown_count = read!(record, unknown_count);
         let buckets = read!(record, delays);
-        let now = record.kernel_account();
-        let account = self.account.zip(now).and_then(|(before, now)| {
-            Some(ThreadAccount {
-                run_delay_ns: now.run_delay_ns.checked_sub(before.run_delay_ns)?,
-                run_count: now.run_count.checked_sub(before.run_count)?,
-            })
-        });
-        self.account = now.or(self.account);
+        let account = self.take_account(record.kernel_account());
         let counts = take_added(&buckets, &mut self.delays);
         self.found += counts.iter().map(|(_, n)| u64::from(*n)).sum::<u64>();
         // The longest wait may have been taken with the last sample although its bucket was not filled yet.
