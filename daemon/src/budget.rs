@@ -31,6 +31,9 @@ const TRIAL_NS: u64 = 60_000_000_000;
 /// The longest wait after a step up has failed; it begins with [`QUIET_NS`] and doubles.
 const LONGEST_WAIT_NS: u64 = 1_800_000_000_000;
 
+/// What a run of the programs on waits took is believed half as much after this time without any: it depends on what runs.
+const HALF_BELIEVED_NS: f64 = 600e9;
+
 /// What was used too much is remembered as so much time of the whole budget, at most.
 const DEBT_NS: u64 = 300_000_000_000;
 
@@ -136,7 +139,7 @@ pub struct Budget {
     base: f64,
     /// CPU time used beyond the budget.
     debt_ns: f64,
-    /// CPU time of a run of the programs on waits, when there last were any.
+    /// CPU time of a run of the programs on waits, as far as it is known.
     sched_run_ns: f64,
     memory: Patience,
     sched: Patience,
@@ -235,6 +238,8 @@ impl Budget {
         self.debt_ns = (self.debt_ns + used - allowed).clamp(0.0, most);
         if tick.sched_runs > 0 {
             self.sched_run_ns = tick.cost.kernel_cpu_ns.sched as f64 / tick.sched_runs as f64;
+        } else {
+            self.sched_run_ns *= (-(tick.interval_ns as f64) / HALF_BELIEVED_NS).exp2();
         }
         if tick.interval_ns > 0 {
             let weight = tick.interval_ns as f64 / self.now_ns.min(BASE_NS) as f64;
