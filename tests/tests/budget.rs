@@ -238,9 +238,19 @@ fn calls_are_counted_again_when_it_is_paid() {
     every_step_is_told(&finished);
     let windows = finished.process_windows(pid);
     let calls: u64 = windows.iter().map(|window| window.memory.map_calls).sum();
-    // The allocator of the workload may add some.
     let made = number(&facts, "map");
-    assert!((made..made + 20).contains(&calls), "{calls} of {made}");
+    // One step up from nothing, one call in some is looked at and counts for all: so far off it is by chance, at most.
+    let sampled = windows.iter().filter_map(|window| window.memory.sampled);
+    let off = match sampled.max() {
+        Some(one_in) => 4.0 * (made as f64 * f64::from(one_in)).sqrt(),
+        None => 0.0,
+    };
+    // The allocator of the workload may add some.
+    let most = 20.0 + off;
+    assert!(
+        calls.abs_diff(made) as f64 <= most,
+        "{calls} of {made}, which may be off by {most}"
+    );
     let last = windows.last().expect("it is followed");
     let standing = last.memory.standing_reserved_bytes;
     assert_eq!(
