@@ -287,8 +287,8 @@ fn exit_tracepoint(call: &str) -> Target {
     Target::Tracepoint("syscalls", format!("sys_exit_{call}"), &[("ret", 16)])
 }
 
-/// Detaches all programs at the same time. The kernel takes some 70 ms for each function, to wait until nobody can be in
-/// its hook any more: 1.2 s one after the other.
+/// Detaches all programs at the same time. The kernel takes some 70 ms for each tracepoint of a system call, to wait until
+/// nobody can be in it any more: 1.2 s one after the other, and half of that together.
 pub fn detach(ebpf: &mut Ebpf) {
     thread::scope(|scope| {
         for (_, program) in ebpf.programs_mut() {
