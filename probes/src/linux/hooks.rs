@@ -321,8 +321,8 @@ pub fn detach(hooked: &mut BTreeMap<Need, Hooked>) {
     release(links.collect());
 }
 
-/// Drops links at the same time. The kernel takes some 70 ms for each function, to wait until nobody can be in its hook any
-/// more: 1.2 s one after the other.
+/// Drops links at the same time. The kernel takes some 70 ms for each tracepoint of a system call, to wait until nobody can
+/// be in it any more: 1.2 s one after the other, and half of that together.
 fn release(links: Vec<Link>) {
     thread::scope(|scope| {
         for link in links {

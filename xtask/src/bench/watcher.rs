@@ -72,7 +72,9 @@ impl Watcher {
     /// Starts it, and waits until it has attached.
     pub fn start(programs: &Path, options: &[String]) -> Result<Self> {
         let mut command = Command::new(programs.join("slowburn"));
-        command.args(["run", "--quiet"]).args(options);
+        // With a budget, a load like these would have hooks taken off.
+        let fixed = ["run", "--quiet", "--budget", "none"];
+        command.args(fixed).args(options);
         let started = Instant::now();
         let mut child = command::end_with_us(&mut command)
             .stdout(Stdio::piped())
