@@ -1,7 +1,9 @@
 //! Storms that cost more to watch than slowburn may use: what it leaves out then, and what it says when it is back.
 
 use std::{
-    fs, thread,
+    fs,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -21,14 +23,19 @@ const QUIET: Duration = Duration::from_mins(2);
 
 const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-/// Has the kernel time all programs. Sets it back when dropped.
-struct Timed(String);
+/// Has the kernel time all programs, for one test at a time: a storm is no company for another. Sets it back when dropped.
+struct Timed(
+    String,
+    #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>,
+);
 
 impl Timed {
     fn start() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let before = fs::read_to_string(STATS).expect("every supported kernel has it");
         fs::write(STATS, "1").expect("we are root");
-        Self(before)
+        Self(before, alone)
     }
 }
 
