@@ -10,6 +10,7 @@ use std::{
 use slowburn::stream::{
     BudgetChange, BudgetReason, Line, MemoryStep, Record, SchedStep, Scope, Window,
 };
+use slowburn_probes::linux::RunTimes;
 use slowburn_tests::{Daemon, Finished, Workload, needs_tracing, number, tasks};
 
 /// By when the daemon must have settled.
@@ -21,27 +22,22 @@ const WATCHED: Duration = Duration::from_secs(12);
 /// It may take back what it has left out after 10 s of quiet; on a busy machine there may be none for a while.
 const QUIET: Duration = Duration::from_mins(2);
 
-const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
-
-/// Has the kernel time all programs, for one test at a time: a storm is no company for another. Sets it back when dropped.
-struct Timed(
-    String,
-    #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>,
-);
+/// Has the kernel time all programs, for one test at a time: a storm is no company for another. Until it is dropped, or this
+/// program ends.
+struct Timed {
+    #[expect(dead_code, reason = "held")]
+    times: RunTimes,
+    #[expect(dead_code, reason = "held")]
+    alone: MutexGuard<'static, ()>,
+}
 
 impl Timed {
     fn start() -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = fs::read_to_string(STATS).expect("every supported kernel has it");
-        fs::write(STATS, "1").expect("we are root");
-        Self(before, alone)
-    }
-}
-
-impl Drop for Timed {
-    fn drop(&mut self) {
-        let _ = fs::write(STATS, &self.0);
+        Self {
+            alone: ALONE.lock().unwrap_or_else(PoisonError::into_inner),
+            times: RunTimes::take().expect("we are root"),
+        }
     }
 }
 

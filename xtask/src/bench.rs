@@ -114,6 +114,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if !command::is_root() {
         bail!("tracing needs root: sudo -E env PATH=\"$PATH\" cargo xtask bench ...");
     }
+    if programs_are_timed() {
+        bail!(
+            "kernel.bpf_stats_enabled is 1: the kernel reads its clock twice in each run of every eBPF program, which would \
+             be most of what is measured; sysctl -w kernel.bpf_stats_enabled=0"
+        );
+    }
     let programs = test::build_programs()?;
     let directory = command::target_dir().join("bench");
     fs::create_dir_all(&directory)
@@ -160,6 +166,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         report::write(&directory)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn programs_are_timed() -> bool {
+    let setting = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled");
+    setting.is_ok_and(|setting| setting.trim() != "0")
 }
 
 fn cpu() -> String {
