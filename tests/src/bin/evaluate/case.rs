@@ -139,6 +139,8 @@ impl Case {
             }),
             kernel: KernelSummary {
                 rss_bytes: reading.rss_bytes,
+                memory_limit_bytes: self.meta.mem_limit.map(|bytes| bytes as u64),
+                tasks_limit: self.meta.thread_limit.map(|threads| threads as u64),
                 ..KernelSummary::default()
             },
             lost: 0,

@@ -174,6 +174,7 @@ fn run(file: &Path, records: bool) -> Result<Outcome> {
             }
         }
     }
+    outcome.bytes = detector.heap_bytes();
     Ok(outcome)
 }
 
@@ -183,7 +184,9 @@ fn line(case: &Case, flag: &Flag) -> Result<Option<String>> {
         Metric::CommittedBytes => "net_bytes",
         Metric::MappedRate => "alloc_rate",
         Metric::ThreadsLive => "threads_live",
-        Metric::DelayP99 => "sched_delay",
+        Metric::CreationRate => "thread_rate",
+        Metric::Delay | Metric::DelayTail | Metric::DelayP99 => "sched_delay",
+        Metric::ReservedBytes | Metric::RssBytes | Metric::Fds => return Ok(None),
     };
     let raised = Raised {
         case: &case.id,

@@ -1,0 +1,126 @@
+//! What a flag rests on, in the metric's unit.
+
+use super::{
+    channel::Channel,
+    ledger::DayOverDay,
+    ring::BLOCKS,
+    verdict::{Context, Verdict},
+};
+use crate::stream::{Bound, Evidence, Forecast};
+
+const HOUR_S: f64 = 3600.0;
+
+/// Evidence without anything.
+pub fn nothing() -> Evidence {
+    Evidence {
+        baseline: 0.0,
+        now: 0.0,
+        slope_per_hour: 0.0,
+        slope_low_per_hour: 0.0,
+        slope_high_per_hour: 0.0,
+        z: 0.0,
+        windows: 0,
+        cleared_because: None,
+        score: None,
+        horizon_ns: None,
+        levels: Vec::new(),
+        noise: None,
+        keeps_speed: None,
+        record_before: None,
+        load_ratio: None,
+        hours_higher: None,
+        every_ns: None,
+        forecast: None,
+        against: Vec::new(),
+    }
+}
+
+/// Of a ring that climbs.
+pub fn of_ring(channel: Channel, verdict: &Verdict, context: &Context, window_s: f64) -> Evidence {
+    let shape = &verdict.shape;
+    let unit = |value| channel.unit(value);
+    let (base, rise) = (shape.base(), shape.rise());
+    // Between the middles of the first and last quarter lie three quarters of the ring.
+    let hours = 0.75 * context.horizon_s / HOUR_S;
+    let slope = |slope: f64| {
+        let reached = base + 0.75 * slope * (BLOCKS - 1) as f64;
+        (unit(reached) - unit(base)) / hours
+    };
+    Evidence {
+        baseline: unit(base),
+        now: unit(shape.top()),
+        slope_per_hour: slope(shape.slope),
+        slope_low_per_hour: slope(shape.slope_low),
+        slope_high_per_hour: slope(shape.slope_high),
+        z: shape.significance(),
+        windows: (context.horizon_s / window_s).round() as usize,
+        score: Some(verdict.score(channel)),
+        horizon_ns: Some(nanoseconds(context.horizon_s)),
+        levels: shape.segments.map(unit).to_vec(),
+        noise: Some(shape.sigma / rise),
+        keeps_speed: Some(shape.keeps_speed()),
+        record_before: context.record.is_finite().then(|| unit(context.record)),
+        load_ratio: verdict.load_rise.map(f64::exp),
+        forecast: forecast(channel, verdict, context),
+        against: verdict.doubts(context),
+        ..nothing()
+    }
+}
+
+fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * 1e9) as u64
+}
+
+/// A limit that is known, or a doubling.
+fn forecast(channel: Channel, verdict: &Verdict, context: &Context) -> Option<Forecast> {
+    let shape = &verdict.shape;
+    let top = shape.top();
+    let limit = verdict.forecast.is_limit;
+    let level = match (limit, channel.is_floor()) {
+        (true, _) => verdict.forecast.level,
+        (false, true) => 2.0 * top,
+        (false, false) => top + 2.0_f64.ln(),
+    };
+    let block_s = context.horizon_s / BLOCKS as f64;
+    let after = |slope: f64| (slope > 0.0).then(|| nanoseconds((level - top) / slope * block_s));
+    Some(Forecast {
+        reaches: if limit { Bound::Limit } else { Bound::Doubling },
+        level: channel.unit(level),
+        in_ns: after(shape.slope)?,
+        soonest_ns: after(shape.slope_high)?,
+        latest_ns: after(shape.slope_low),
+    })
+}
+
+/// Of two days' rises.
+pub fn of_days(days: &DayOverDay, window_s: f64) -> Evidence {
+    const DAY_S: f64 = 24.0 * HOUR_S;
+    let channel = days.channel;
+    let total = days.now - days.before;
+    let slope = |rise: f64| total * rise / (days.rises[0] + days.rises[1]) / 24.0;
+    let (less, more) = (
+        days.rises[0].min(days.rises[1]),
+        days.rises[0].max(days.rises[1]),
+    );
+    Evidence {
+        baseline: days.before,
+        now: days.now,
+        slope_per_hour: total / 48.0,
+        slope_low_per_hour: slope(less),
+        slope_high_per_hour: slope(more),
+        windows: (3.0 * DAY_S / window_s).round() as usize,
+        horizon_ns: Some(nanoseconds(3.0 * DAY_S)),
+        hours_higher: Some(days.higher),
+        forecast: (total > 0.0 && channel.is_floor()).then(|| {
+            let after = |hourly: f64| nanoseconds(days.now / hourly.max(1e-9) * HOUR_S);
+            Forecast {
+                reaches: Bound::Doubling,
+                level: 2.0 * days.now,
+                in_ns: after(total / 48.0),
+                soonest_ns: after(slope(more)),
+                latest_ns: Some(after(slope(less))),
+            }
+        }),
+        ..nothing()
+    }
+}

@@ -1,0 +1,256 @@
+//! One process, or one group of like-named threads: its rings, its days, and what was said of it.
+
+use super::{
+    alarm::{Alarm, Change, Climb},
+    channel::{Channel, JUDGED},
+    evidence,
+    ledger::{DayOverDay, Ledger},
+    levels::{Completed, Levels},
+    reading::Reading,
+    ring::BLOCKS,
+    shape::{Shape, segments},
+    verdict::{Context, judge, may_climb},
+};
+use crate::stream::{Evidence, FlagKind, Metric, Moment};
+
+/// Metrics that share an alarm: one finding about delays is enough.
+const ALARMS: usize = 8;
+
+/// A finding about a metric.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Which way it changed.
+    pub change: Change,
+    /// What it is.
+    pub kind: FlagKind,
+    /// Of what.
+    pub metric: Metric,
+    /// When it began.
+    pub since: Moment,
+    /// Why.
+    pub evidence: Evidence,
+}
+
+/// Buffers used by every evaluation.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    slopes: Vec<f64>,
+    completed: Vec<Completed>,
+}
+
+/// A process, or a group of threads.
+#[derive(Debug)]
+pub struct Watch {
+    levels: Levels,
+    ledger: Box<Ledger>,
+    /// Its age when the first window began.
+    age_s: f64,
+    window_s: f64,
+    alarms: [Alarm; ALARMS],
+}
+
+/// Which alarm a channel's findings go to.
+fn alarm_of(channel: Channel) -> usize {
+    match channel {
+        Channel::Committed => 0,
+        Channel::Reserved => 1,
+        Channel::Resident => 2,
+        Channel::Threads => 3,
+        Channel::Descriptors => 4,
+        Channel::Mapped => 5,
+        Channel::Created => 6,
+        _ => 7,
+    }
+}
+
+impl Watch {
+    /// Begins with the first window of something that was created then.
+    pub fn new(first: &Reading, created: Moment) -> Self {
+        let levels = Levels::new(first);
+        let begin = levels.moment(0.0);
+        Self {
+            age_s: begin.0.saturating_sub(created.0) as f64 / 1e9,
+            window_s: first.seconds,
+            levels,
+            ledger: Box::new(Ledger::new()),
+            alarms: std::array::from_fn(|_| Alarm::default()),
+        }
+    }
+
+    /// Adds a window; appends what it changes.
+    pub fn add(&mut self, reading: &Reading, scratch: &mut Scratch, findings: &mut Vec<Finding>) {
+        let now_s = self.levels.seconds(reading.ts);
+        scratch.completed.clear();
+        self.levels.add(reading, &mut scratch.completed);
+        for completed in std::mem::take(&mut scratch.completed) {
+            for channel in JUDGED {
+                if let Some(climb) = self.look(channel, completed, reading, &mut scratch.slopes) {
+                    self.found(channel, now_s, climb, findings);
+                }
+            }
+            self.pass(completed, now_s, findings);
+        }
+        if self.ledger.add(now_s, reading) {
+            let days: Vec<DayOverDay> = self.ledger.climbs().collect();
+            for days in days {
+                self.found(days.channel, now_s, self.day_climb(&days, now_s), findings);
+            }
+        }
+    }
+
+    /// Clears what is raised.
+    pub fn end(&mut self, why: &str, findings: &mut Vec<Finding>) {
+        let ended = self.alarms.iter_mut().filter_map(|alarm| alarm.end(why));
+        findings.extend(ended.map(finding));
+    }
+
+    /// Looks at a ring that has a new block. Gives the climb if enough looks have passed.
+    fn look(
+        &mut self,
+        channel: Channel,
+        completed: Completed,
+        reading: &Reading,
+        slopes: &mut Vec<f64>,
+    ) -> Option<Climb> {
+        let Completed { level, position } = completed;
+        if position + 1 < BLOCKS as u64 {
+            return None;
+        }
+        let verdict = self.judge(channel, completed, reading, slopes);
+        let passed = verdict.as_ref().is_some_and(|(verdict, _)| verdict.climbs());
+        if !self.levels.ring_mut(level, channel)?.look(passed) {
+            return None;
+        }
+        let (verdict, context) = verdict?;
+        Some(Climb {
+            channel,
+            level: Some(level),
+            horizon_s: context.horizon_s,
+            base: verdict.shape.base(),
+            now: verdict.shape.top(),
+            since: self.onset(channel, completed, &verdict.shape),
+            evidence: evidence::of_ring(channel, &verdict, &context, self.window_s),
+        })
+    }
+
+    fn judge(
+        &self,
+        channel: Channel,
+        completed: Completed,
+        reading: &Reading,
+        slopes: &mut Vec<f64>,
+    ) -> Option<(super::verdict::Verdict, Context)> {
+        let Completed { level, position } = completed;
+        let ring = self.levels.ring(level, channel)?;
+        let blocks = ring.blocks(position);
+        if !may_climb(channel, &segments(&blocks)) {
+            return None;
+        }
+        let shape = Shape::of(&blocks, slopes)?;
+        let block_s = self.levels.block_s(level);
+        let history_s = (position + 1) as f64 * block_s;
+        let context = Context {
+            horizon_s: block_s * BLOCKS as f64,
+            age_s: self.age_s + history_s,
+            history_s,
+            record: ring.record(position),
+            limit: match channel {
+                Channel::Committed | Channel::Resident => reading.memory_limit,
+                Channel::Threads => reading.tasks_limit,
+                _ => None,
+            },
+        };
+        let load = || {
+            let ring = self.levels.ring(level, Channel::Load)?;
+            Shape::of(&ring.blocks(position), slopes)
+        };
+        Some((judge(channel, shape, &context, load), context))
+    }
+
+    /// End of the last block that is no higher than a tenth of the rise above the base, or the beginning of the ring.
+    fn onset(&self, channel: Channel, completed: Completed, shape: &Shape) -> Moment {
+        let Completed { level, position } = completed;
+        let bound = shape.base() + 0.1 * (shape.top() - shape.base());
+        let last = self.levels.ring(level, channel).and_then(|ring| {
+            let blocks = ring.blocks(position);
+            blocks.iter().rposition(|value| *value <= bound)
+        });
+        let begin = position + 1 - BLOCKS as u64 + last.map_or(0, |at| at as u64 + 1);
+        self.levels.moment(begin as f64 * self.levels.block_s(level))
+    }
+
+    fn day_climb(&self, days: &DayOverDay, now_s: f64) -> Climb {
+        const DAY_S: f64 = 86_400.0;
+        let unit = |value: f64| {
+            if days.channel.is_floor() {
+                value.exp()
+            } else {
+                value
+            }
+        };
+        let (base, now) = (unit(days.before), unit(days.now));
+        let in_units = DayOverDay {
+            before: days.channel.unit(base),
+            now: days.channel.unit(now),
+            ..*days
+        };
+        Climb {
+            channel: days.channel,
+            level: None,
+            horizon_s: 3.0 * DAY_S,
+            base,
+            now,
+            since: self.levels.moment((now_s - 2.0 * DAY_S).max(0.0)),
+            evidence: evidence::of_days(&in_units, self.window_s),
+        }
+    }
+
+    /// Tells the alarm; appends what that changes.
+    fn found(&mut self, channel: Channel, now_s: f64, climb: Climb, findings: &mut Vec<Finding>) {
+        // Memory that is committed is reserved, too, and becomes resident where it is used: one finding is enough.
+        let follows = matches!(channel, Channel::Reserved | Channel::Resident);
+        if follows && self.alarms[alarm_of(Channel::Committed)].is_raised() {
+            return;
+        }
+        let change = self.alarms[alarm_of(channel)].found(now_s, climb);
+        findings.extend(change.map(finding));
+    }
+
+    /// A block is complete: what is raised may be over.
+    fn pass(&mut self, completed: Completed, now_s: f64, findings: &mut Vec<Finding>) {
+        let levels = &self.levels;
+        for alarm in &mut self.alarms {
+            let Some((level, _)) = alarm.source() else {
+                if completed.level == 0 {
+                    findings.extend(alarm.pass(now_s, |_, _| f64::NAN).map(finding));
+                }
+                continue;
+            };
+            if level != completed.level {
+                continue;
+            }
+            let stands = |level: usize, channel: Channel| {
+                levels.ring(level, channel).map_or(f64::NAN, |ring| {
+                    let blocks = ring.blocks(completed.position);
+                    super::median::median_of(&mut blocks[BLOCKS - 3..].to_vec())
+                })
+            };
+            findings.extend(alarm.pass(now_s, stands).map(finding));
+        }
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.levels.heap_bytes() + size_of::<Ledger>() + self.ledger.heap_bytes()
+    }
+}
+
+fn finding((change, climb): (Change, Climb)) -> Finding {
+    Finding {
+        change,
+        kind: FlagKind::Climb,
+        metric: climb.channel.metric(),
+        since: climb.since,
+        evidence: climb.evidence,
+    }
+}
