@@ -2,7 +2,8 @@
 
 use super::{
     channel::Channel,
-    ledger::DayOverDay,
+    kinds::Sight,
+    ledger::{DayOverDay, Rhythm},
     ring::BLOCKS,
     verdict::{Context, Verdict},
 };
@@ -90,6 +91,39 @@ fn forecast(channel: Channel, verdict: &Verdict, context: &Context) -> Option<Fo
         soonest_ns: after(shape.slope_high)?,
         latest_ns: after(shape.slope_low),
     })
+}
+
+/// A logarithm in the metric's unit.
+fn of_logarithm(channel: Channel, value: f64) -> f64 {
+    channel.unit(if channel.is_floor() { value.exp() } else { value })
+}
+
+/// Of a step or an excursion.
+pub fn of_sight(channel: Channel, sight: &Sight) -> Evidence {
+    let (before, after, z, every_s) = match sight {
+        Sight::Step(_, step) => (step.before, step.after, step.sigmas, None),
+        Sight::Excursion(seen) => (seen.usual, seen.peak, seen.sigmas, seen.every_s),
+    };
+    Evidence {
+        baseline: of_logarithm(channel, before),
+        now: of_logarithm(channel, after),
+        z,
+        every_ns: every_s.map(nanoseconds),
+        ..nothing()
+    }
+}
+
+/// Of a daily rhythm.
+pub fn of_rhythm(rhythm: &Rhythm, window_s: f64) -> Evidence {
+    Evidence {
+        baseline: of_logarithm(rhythm.channel, rhythm.range.0),
+        now: of_logarithm(rhythm.channel, rhythm.range.1),
+        // Fisher's transformation.
+        z: rhythm.correlation.atanh() * (rhythm.hours.saturating_sub(24 + 3) as f64).sqrt(),
+        windows: (rhythm.hours as f64 * HOUR_S / window_s).round() as usize,
+        every_ns: Some(nanoseconds(24.0 * HOUR_S)),
+        ..nothing()
+    }
 }
 
 /// Of two days' rises.

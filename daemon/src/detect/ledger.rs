@@ -64,6 +64,19 @@ pub struct DayOverDay {
     pub higher: f64,
 }
 
+/// A daily rhythm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rhythm {
+    /// Of what.
+    pub channel: Channel,
+    /// Correlation of an hour with that of the day before.
+    pub correlation: f64,
+    /// Lowest and highest hour, as logarithms.
+    pub range: (f64, f64),
+    /// Hours looked at.
+    pub hours: usize,
+}
+
 /// Hours of one series set.
 #[derive(Debug)]
 pub struct Ledger {
@@ -216,14 +229,14 @@ impl Ledger {
     }
 
     /// Which channels have a daily rhythm: correlation of each hour with that of the day before, a line taken out.
-    pub fn rhythms(&self) -> impl Iterator<Item = (Channel, f64)> + '_ {
+    pub fn rhythms(&self) -> impl Iterator<Item = Rhythm> + '_ {
         COMPARED
             .iter()
             .enumerate()
-            .filter_map(|(place, (channel, _))| Some((*channel, self.rhythm(place)?)))
+            .filter_map(|(place, (channel, _))| self.rhythm(place, *channel))
     }
 
-    fn rhythm(&self, place: usize) -> Option<f64> {
+    fn rhythm(&self, place: usize, channel: Channel) -> Option<Rhythm> {
         if self.hours.len() < RHYTHM_HOURS {
             return None;
         }
@@ -243,8 +256,17 @@ impl Ledger {
         if pairs.len() < KNOWN {
             return None;
         }
-        let (r, deviation) = correlation(&pairs);
-        (r > RHYTHM && deviation > RHYTHM_LEAST).then_some(r)
+        let (correlation, deviation) = correlation(&pairs);
+        let known = || points.iter().map(|(_, y)| *y).filter(|y| y.is_finite());
+        (correlation > RHYTHM && deviation > RHYTHM_LEAST).then(|| Rhythm {
+            channel,
+            correlation,
+            range: (
+                known().fold(f64::INFINITY, f64::min),
+                known().fold(f64::NEG_INFINITY, f64::max),
+            ),
+            hours: self.hours.len(),
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use super::{
     alarm::{Alarm, Change, Climb},
     channel::{Channel, JUDGED},
     evidence,
+    kinds::{Kinds, Sight},
     ledger::{DayOverDay, Ledger},
     levels::{Completed, Levels},
     reading::Reading,
@@ -12,6 +13,8 @@ use super::{
     verdict::{Context, judge, may_climb},
 };
 use crate::stream::{Evidence, FlagKind, Metric, Moment};
+
+const DAY_S: f64 = 86_400.0;
 
 /// Metrics that share an alarm: one finding about delays is enough.
 const ALARMS: usize = 8;
@@ -36,6 +39,7 @@ pub struct Finding {
 pub struct Scratch {
     slopes: Vec<f64>,
     completed: Vec<Completed>,
+    seen: Vec<(Channel, Sight)>,
 }
 
 /// A process, or a group of threads.
@@ -43,6 +47,7 @@ pub struct Scratch {
 pub struct Watch {
     levels: Levels,
     ledger: Box<Ledger>,
+    kinds: Box<Kinds>,
     /// Its age when the first window began.
     age_s: f64,
     window_s: f64,
@@ -73,6 +78,7 @@ impl Watch {
             window_s: first.seconds,
             levels,
             ledger: Box::new(Ledger::new()),
+            kinds: Box::new(Kinds::new()),
             alarms: std::array::from_fn(|_| Alarm::default()),
         }
     }
@@ -82,20 +88,51 @@ impl Watch {
         let now_s = self.levels.seconds(reading.ts);
         scratch.completed.clear();
         self.levels.add(reading, &mut scratch.completed);
-        for completed in std::mem::take(&mut scratch.completed) {
+        for completed in &scratch.completed {
             for channel in JUDGED {
-                if let Some(climb) = self.look(channel, completed, reading, &mut scratch.slopes) {
+                if let Some(climb) = self.look(channel, *completed, reading, &mut scratch.slopes) {
                     self.found(channel, now_s, climb, findings);
                 }
             }
-            self.pass(completed, now_s, findings);
+            self.pass(*completed, now_s, findings);
+            self.kinds.look(&self.levels, *completed, &mut scratch.seen);
         }
+        self.kinds.add(now_s, reading, &mut scratch.seen);
         if self.ledger.add(now_s, reading) {
-            let days: Vec<DayOverDay> = self.ledger.climbs().collect();
-            for days in days {
-                self.found(days.channel, now_s, self.day_climb(&days, now_s), findings);
+            self.compare_days(now_s, findings);
+        }
+        for (channel, sight) in scratch.seen.drain(..) {
+            self.see(channel, &sight, findings);
+        }
+    }
+
+    /// An hour is complete.
+    fn compare_days(&mut self, now_s: f64, findings: &mut Vec<Finding>) {
+        let days: Vec<DayOverDay> = self.ledger.climbs().collect();
+        for days in days {
+            self.found(days.channel, now_s, self.day_climb(&days, now_s), findings);
+        }
+        for rhythm in self.ledger.rhythms() {
+            if self.kinds.is_daily(rhythm.channel) {
+                let since = self.levels.moment((now_s - DAY_S).max(0.0));
+                let evidence = evidence::of_rhythm(&rhythm, self.window_s);
+                findings.push(event(FlagKind::Periodic, rhythm.channel, since, evidence));
             }
         }
+    }
+
+    /// A change that is no climb. Where a climb is raised, it is part of that.
+    fn see(&self, channel: Channel, sight: &Sight, findings: &mut Vec<Finding>) {
+        if self.alarms[alarm_of(channel)].is_raised() {
+            return;
+        }
+        let (kind, began_s) = match sight {
+            Sight::Step(at_s, _) => (FlagKind::Step, *at_s),
+            Sight::Excursion(seen) if seen.every_s.is_some() => (FlagKind::Periodic, seen.began_s),
+            Sight::Excursion(seen) => (FlagKind::Spike, seen.began_s),
+        };
+        let evidence = evidence::of_sight(channel, sight);
+        findings.push(event(kind, channel, self.levels.moment(began_s), evidence));
     }
 
     /// Clears what is raised.
@@ -180,7 +217,6 @@ impl Watch {
     }
 
     fn day_climb(&self, days: &DayOverDay, now_s: f64) -> Climb {
-        const DAY_S: f64 = 86_400.0;
         let unit = |value: f64| {
             if days.channel.is_floor() {
                 value.exp()
@@ -242,6 +278,8 @@ impl Watch {
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.levels.heap_bytes() + size_of::<Ledger>() + self.ledger.heap_bytes()
+            + size_of::<Kinds>()
+            + self.kinds.heap_bytes()
     }
 }
 
@@ -252,5 +290,16 @@ fn finding((change, climb): (Change, Climb)) -> Finding {
         metric: climb.channel.metric(),
         since: climb.since,
         evidence: climb.evidence,
+    }
+}
+
+/// What happened once.
+fn event(kind: FlagKind, channel: Channel, since: Moment, evidence: Evidence) -> Finding {
+    Finding {
+        change: Change::Raised,
+        kind,
+        metric: channel.metric(),
+        since,
+        evidence,
     }
 }
