@@ -37,10 +37,16 @@ pub fn nothing() -> Evidence {
 }
 
 /// Of a ring that climbs.
-pub fn of_ring(channel: Channel, verdict: &Verdict, context: &Context, window_s: f64) -> Evidence {
+pub fn of_ring(
+    channel: Channel,
+    verdict: &Verdict,
+    interval: (f64, f64),
+    context: &Context,
+    window_s: f64,
+) -> Evidence {
     let shape = &verdict.shape;
     let unit = |value| channel.unit(value);
-    let (base, rise) = (shape.base(), shape.rise());
+    let (base, rise) = (shape.outline.base(), shape.rise());
     // Between the middles of the first and last quarter lie three quarters of the ring.
     let hours = 0.75 * context.horizon_s / HOUR_S;
     let slope = |slope: f64| {
@@ -49,20 +55,20 @@ pub fn of_ring(channel: Channel, verdict: &Verdict, context: &Context, window_s:
     };
     Evidence {
         baseline: unit(base),
-        now: unit(shape.top()),
+        now: unit(shape.outline.top()),
         slope_per_hour: slope(shape.slope),
-        slope_low_per_hour: slope(shape.slope_low),
-        slope_high_per_hour: slope(shape.slope_high),
+        slope_low_per_hour: slope(interval.0),
+        slope_high_per_hour: slope(interval.1),
         z: shape.significance(),
         windows: (context.horizon_s / window_s).round() as usize,
         score: Some(verdict.score(channel)),
         horizon_ns: Some(nanoseconds(context.horizon_s)),
-        levels: shape.segments.map(unit).to_vec(),
+        levels: shape.outline.segments.map(unit).to_vec(),
         noise: Some(shape.sigma / rise),
-        keeps_speed: Some(shape.keeps_speed()),
+        keeps_speed: Some(shape.outline.keeps_speed()),
         record_before: context.record.is_finite().then(|| unit(context.record)),
         load_ratio: verdict.load_rise.map(f64::exp),
-        forecast: forecast(channel, verdict, context),
+        forecast: forecast(channel, verdict, interval, context),
         against: verdict.doubts(context),
         ..nothing()
     }
@@ -73,9 +79,14 @@ fn nanoseconds(seconds: f64) -> u64 {
 }
 
 /// A limit that is known, or a doubling.
-fn forecast(channel: Channel, verdict: &Verdict, context: &Context) -> Option<Forecast> {
+fn forecast(
+    channel: Channel,
+    verdict: &Verdict,
+    interval: (f64, f64),
+    context: &Context,
+) -> Option<Forecast> {
     let shape = &verdict.shape;
-    let top = shape.top();
+    let top = shape.outline.top();
     let limit = verdict.forecast.is_limit;
     let level = match (limit, channel.is_floor()) {
         (true, _) => verdict.forecast.level,
@@ -88,8 +99,8 @@ fn forecast(channel: Channel, verdict: &Verdict, context: &Context) -> Option<Fo
         reaches: if limit { Bound::Limit } else { Bound::Doubling },
         level: channel.unit(level),
         in_ns: after(shape.slope)?,
-        soonest_ns: after(shape.slope_high)?,
-        latest_ns: after(shape.slope_low),
+        soonest_ns: after(interval.1)?,
+        latest_ns: after(interval.0),
     })
 }
 

@@ -18,6 +18,9 @@ const LEAST_BLOCK_S: f64 = 5.0;
 /// Longest ring.
 const LONGEST_S: f64 = 7.6 * 86_400.0;
 
+/// A ring has lived its life after so many blocks: no rule trusts one that spans less than a 64th of what is known.
+const OUTLIVED: u64 = 64 * BLOCKS as u64;
+
 /// A level.
 #[derive(Debug)]
 struct Level {
@@ -61,6 +64,10 @@ impl Level {
     /// Puts the block being filled into the rings.
     fn complete(&mut self) -> Block {
         let block = std::mem::take(&mut self.filling);
+        if self.position >= OUTLIVED {
+            self.rings = [const { None }; CHANNELS];
+            return block;
+        }
         let values = block.values();
         // Beyond a ring's length, and the three blocks of its record, one missing block is like another.
         let missing = self.next.max(self.position.saturating_sub(BLOCKS as u64 + 3));

@@ -19,86 +19,50 @@ pub const SEGMENTS: usize = 8;
 /// Blocks that may be missing.
 pub const MISSING: usize = 10;
 
-/// What a ring looks like. Values are the channel's; times are in blocks.
-#[derive(Clone, Debug)]
-pub struct Shape {
-    /// Theil-Sen slope, a block.
-    pub slope: f64,
-    /// Its 95 % interval, widened for autocorrelation.
-    pub slope_low: f64,
-    /// Its upper end.
-    pub slope_high: f64,
-    /// Mann-Kendall statistic without correction.
-    pub z: f64,
-    /// Autocorrelation of what is left when a parabola is taken out. (A line only would punish leaks that quicken.)
-    pub rho: f64,
-    /// Standard deviation about the line.
-    pub sigma: f64,
-    /// Median of each part.
+/// The parts of a ring: what can be said of its shape without looking at all pairs of blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Outline {
+    /// Median of each part; not a number where a part is missing.
     pub segments: [f64; SEGMENTS],
     /// Largest rise from one part to the next, as a share of all such rises. A line has a seventh, a step up to one.
     pub largest_jump: f64,
     /// How many of the seven changes between parts are rises.
     pub rising: usize,
+}
+
+/// What a ring looks like. Values are the channel's; times are in blocks.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Its parts.
+    pub outline: Outline,
+    /// Theil-Sen slope, a block.
+    pub slope: f64,
+    /// Mann-Kendall statistic without correction.
+    pub z: f64,
+    /// Its deviation in pairs if there is no trend.
+    deviation: f64,
+    /// Autocorrelation of what is left when a parabola is taken out. (A line only would punish leaks that quicken.)
+    pub rho: f64,
+    /// Standard deviation about the line.
+    pub sigma: f64,
     /// Squared error of the best line over that of the best single step: above one, a step fits better.
     pub step_over_line: f64,
 }
 
-/// Medians of the parts. Not a number where a part is missing.
-pub fn segments(blocks: &[f64; BLOCKS]) -> [f64; SEGMENTS] {
-    const LENGTH: usize = BLOCKS / SEGMENTS;
-    std::array::from_fn(|i| {
-        let mut part: [f64; LENGTH] = std::array::from_fn(|j| blocks[i * LENGTH + j]);
-        median_of(&mut part)
-    })
-}
-
-impl Shape {
-    /// Measures a ring, oldest block first; blocks that are missing are not a number. `None` if too many are.
-    pub fn of(blocks: &[f64; BLOCKS], scratch: &mut Vec<f64>) -> Option<Self> {
-        let missing = blocks.iter().filter(|value| value.is_nan()).count();
-        if missing > MISSING {
-            return None;
-        }
-        let known = (BLOCKS - missing) as f64;
-        let score = pair_slopes(blocks, scratch);
-        let slope = median_of(scratch);
-        let deviation = (known * (known - 1.0) * (2.0 * known + 5.0) / 18.0).sqrt();
-        let mut residuals: [f64; BLOCKS] = std::array::from_fn(|i| blocks[i] - slope * i as f64);
-        let level = median_of(&mut residuals.clone());
-        for residual in &mut residuals {
-            *residual -= level;
-        }
-        let rho = lag_one(&residuals);
-        let widening = ((1.0 + rho) / (1.0 - rho)).sqrt();
-        let (slope_low, slope_high) = interval(scratch, NORMAL_95 * deviation * widening);
-        let sigma = MAD_TO_SIGMA * median_of(&mut residuals.map(f64::abs));
-        let segments = segments(blocks);
+impl Outline {
+    /// Of a ring, oldest block first.
+    pub fn of(blocks: &[f64; BLOCKS]) -> Self {
+        const LENGTH: usize = BLOCKS / SEGMENTS;
+        let segments = std::array::from_fn(|i| {
+            let mut part: [f64; LENGTH] = std::array::from_fn(|j| blocks[i * LENGTH + j]);
+            median_of(&mut part)
+        });
         let (largest_jump, rising) = rises(&segments);
-        let filled =
-            std::array::from_fn(|i| level + slope * i as f64 + zero_if_missing(residuals[i]));
-        Some(Self {
-            slope,
-            slope_low,
-            slope_high,
-            z: (score - score.signum()) as f64 / deviation,
-            rho,
-            sigma,
+        Self {
             segments,
             largest_jump,
             rising,
-            step_over_line: step_over_line(&filled),
-        })
-    }
-
-    /// How far the line rises over the ring.
-    pub fn rise(&self) -> f64 {
-        self.slope * (BLOCKS - 1) as f64
-    }
-
-    /// Mann-Kendall's statistic for as many blocks as are independent.
-    pub fn significance(&self) -> f64 {
-        self.z * ((1.0 - self.rho) / (1.0 + self.rho)).sqrt()
+        }
     }
 
     /// Level of the first quarter.
@@ -119,6 +83,53 @@ impl Shape {
     /// Speed of the second half compared with that of the first.
     pub fn keeps_speed(&self) -> f64 {
         (self.top() - self.middle()) / (self.middle() - self.base()).max(1e-12)
+    }
+}
+
+impl Shape {
+    /// Measures a ring, oldest block first; blocks that are missing are not a number. `None` if too many are.
+    pub fn of(blocks: &[f64; BLOCKS], scratch: &mut Vec<f64>) -> Option<Self> {
+        let missing = blocks.iter().filter(|value| value.is_nan()).count();
+        if missing > MISSING {
+            return None;
+        }
+        let known = (BLOCKS - missing) as f64;
+        let score = pair_slopes(blocks, scratch);
+        let slope = median_of(scratch);
+        let deviation = (known * (known - 1.0) * (2.0 * known + 5.0) / 18.0).sqrt();
+        let mut residuals: [f64; BLOCKS] = std::array::from_fn(|i| blocks[i] - slope * i as f64);
+        let level = median_of(&mut residuals.clone());
+        for residual in &mut residuals {
+            *residual -= level;
+        }
+        let filled =
+            std::array::from_fn(|i| level + slope * i as f64 + zero_if_missing(residuals[i]));
+        Some(Self {
+            outline: Outline::of(blocks),
+            slope,
+            z: (score - score.signum()) as f64 / deviation,
+            deviation,
+            rho: lag_one(&residuals),
+            sigma: MAD_TO_SIGMA * median_of(&mut residuals.map(f64::abs)),
+            step_over_line: step_over_line(&filled),
+        })
+    }
+
+    /// How far the line rises over the ring.
+    pub fn rise(&self) -> f64 {
+        self.slope * (BLOCKS - 1) as f64
+    }
+
+    /// Mann-Kendall's statistic for as many blocks as are independent.
+    pub fn significance(&self) -> f64 {
+        self.z * ((1.0 - self.rho) / (1.0 + self.rho)).sqrt()
+    }
+
+    /// The 95 % interval of the slope of these same blocks, widened for autocorrelation.
+    pub fn interval(&self, blocks: &[f64; BLOCKS], scratch: &mut Vec<f64>) -> (f64, f64) {
+        pair_slopes(blocks, scratch);
+        let widening = ((1.0 + self.rho) / (1.0 - self.rho)).sqrt();
+        interval(scratch, NORMAL_95 * self.deviation * widening)
     }
 }
 

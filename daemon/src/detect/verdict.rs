@@ -6,7 +6,7 @@
 use super::{
     channel::Channel,
     ring::BLOCKS,
-    shape::{SEGMENTS, Shape},
+    shape::{Outline, Shape},
 };
 
 const HOUR_S: f64 = 3600.0;
@@ -74,29 +74,6 @@ pub struct Context {
     pub limit: Option<f64>,
 }
 
-/// A rule that a rise did not pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Against {
-    /// It may be chance.
-    Chance,
-    /// It is too little to matter.
-    Small,
-    /// It is within the noise.
-    Noise,
-    /// It is a step.
-    Step,
-    /// It does not rise most of the way.
-    NotThroughout,
-    /// It slows down.
-    Settles,
-    /// It has been there before.
-    Seen,
-    /// It has not lasted for long enough.
-    Young,
-    /// The load has grown as much.
-    Load,
-}
-
 /// What is left until a limit, or until the level has doubled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Forecast {
@@ -106,91 +83,82 @@ pub struct Forecast {
     pub is_limit: bool,
     /// Seconds until then, if it goes on like this.
     pub seconds: f64,
-    /// At the upper end of the slope's interval.
-    pub soonest_s: f64,
-    /// At its lower end; infinite if that is no rise.
-    pub latest_s: f64,
 }
 
-/// A look at a ring.
+/// What speaks for a climb.
 #[derive(Clone, Debug)]
 pub struct Verdict {
     /// The ring's shape.
     pub shape: Shape,
-    /// What speaks against a climb; nothing if it is one.
-    pub against: Vec<Against>,
+    /// Has the load grown as much?
+    pub explained: bool,
     /// How far the load has risen, as a logarithm, if it has.
     pub load_rise: Option<f64>,
     /// What is left.
     pub forecast: Forecast,
-    /// Share of the time left that the ring spans.
-    pub patience: f64,
 }
 
-/// The cheap look that spares flat rings the full one: is the last quarter above the first? On a line they are
-/// three quarters of the rise apart.
-pub fn may_climb(channel: Channel, segments: &[f64; SEGMENTS]) -> bool {
+/// Can a ring of such a length be long enough at all, whatever is in it?
+pub fn may_be_long_enough(channel: Channel, horizon_s: f64, history_s: f64) -> bool {
+    let least = LEAST_PATIENCE_S.max(history_s * HISTORY_LARGE);
+    horizon_s >= least.max(flow_patience_s(channel, history_s))
+}
+
+/// The cheap look that spares most rings the full one: is the last quarter above the first? On a line they are
+/// three quarters of the rise apart. And does what can be said without a line speak for a climb?
+pub fn may_climb(channel: Channel, outline: &Outline, context: &Context) -> bool {
     const GATE: f64 = 0.2;
-    let first = f64::midpoint(segments[0], segments[1]);
-    let last = f64::midpoint(segments[6], segments[7]);
-    last - first > GATE * channel.effect().least(first)
+    let (first, last) = (outline.base(), outline.top());
+    last - first > GATE * channel.effect().least(first) && outline_speaks_for(outline, context)
 }
 
-/// Judges a ring. `load` gives the load's ring of the same time and is only asked if all else speaks for a climb.
+fn outline_speaks_for(outline: &Outline, context: &Context) -> bool {
+    let (base, top) = (outline.base(), outline.top());
+    let young = context.age_s < YOUNG * context.horizon_s;
+    let speed = if young { KEEPS_SPEED_YOUNG } else { KEEPS_SPEED };
+    let new = context.record.is_infinite() || top - context.record > NOVELTY * (top - base);
+    new && outline.largest_jump <= LARGEST_JUMP
+        && outline.rising >= RISING
+        && outline.keeps_speed() >= speed
+}
+
+/// Judges a ring of which the outline speaks for a climb. `load` gives the load's ring of the same time and is only asked
+/// if all else does, too. `None` if it does not climb.
 pub fn judge(
     channel: Channel,
     shape: Shape,
     context: &Context,
     load: impl FnOnce() -> Option<Shape>,
-) -> Verdict {
-    let (base, top, rise) = (shape.base(), shape.top(), shape.rise());
+) -> Option<Verdict> {
+    let outline = &shape.outline;
     let forecast = forecast(channel, &shape, context);
     let relative = relative_rise(channel, &shape);
-    let need = patience_s(channel, relative, &forecast, context);
-    let mut against = Vec::new();
-    let mut rule = |passed: bool, otherwise: Against| {
-        if !passed {
-            against.push(otherwise);
-        }
-    };
-    let young = context.age_s < YOUNG * context.horizon_s;
-    let speed = if young { KEEPS_SPEED_YOUNG } else { KEEPS_SPEED };
-    rule(shape.significance() > SIGNIFICANCE, Against::Chance);
-    rule(rise > channel.effect().least(base), Against::Small);
-    rule(rise > RISE_SIGMA * shape.sigma, Against::Noise);
-    rule(
-        shape.largest_jump <= LARGEST_JUMP && shape.step_over_line <= 1.0,
-        Against::Step,
-    );
-    rule(shape.rising >= RISING, Against::NotThroughout);
-    rule(shape.keeps_speed() >= speed, Against::Settles);
-    rule(
-        context.record.is_infinite() || top - context.record > NOVELTY * (top - base),
-        Against::Seen,
-    );
-    rule(context.horizon_s >= need, Against::Young);
-    let load_rise = if against.is_empty() && context.horizon_s >= LOAD_HORIZON_S {
-        load().as_ref().and_then(significant_load)
-    } else {
-        None
-    };
-    let factor = channel.load_factor(context.history_s < FIRST_DAY_S);
-    if load_rise.is_some_and(|load| relative <= factor * load) {
-        against.push(Against::Load);
+    let rise = shape.rise();
+    let climbs = may_climb(channel, outline, context)
+        && shape.significance() > SIGNIFICANCE
+        && rise > channel.effect().least(outline.base())
+        && rise > RISE_SIGMA * shape.sigma
+        && shape.step_over_line <= 1.0
+        && context.horizon_s >= patience_s(channel, relative, &forecast, context);
+    if !climbs {
+        return None;
     }
-    Verdict {
-        patience: context.horizon_s / forecast.seconds.max(1.0),
+    let compare = context.horizon_s >= LOAD_HORIZON_S;
+    let load_rise = compare.then(load).flatten();
+    let load_rise = load_rise.as_ref().and_then(significant_load);
+    let factor = channel.load_factor(context.history_s < FIRST_DAY_S);
+    Some(Verdict {
+        explained: load_rise.is_some_and(|load| relative <= factor * load),
         shape,
-        against,
         load_rise,
         forecast,
-    }
+    })
 }
 
 /// The rise as a logarithm.
 fn relative_rise(channel: Channel, shape: &Shape) -> f64 {
     if channel.is_floor() {
-        (shape.top().max(1e-9) / shape.base().max(1e-9)).ln()
+        (shape.outline.top().max(1e-9) / shape.outline.base().max(1e-9)).ln()
     } else {
         shape.rise()
     }
@@ -201,12 +169,16 @@ fn patience_s(channel: Channel, relative: f64, forecast: &Forecast, context: &Co
     let left = (PATIENCE * forecast.seconds).clamp(LEAST_PATIENCE_S, MOST_PATIENCE_S);
     let share = if relative > 1.0 { HISTORY_LARGE } else { HISTORY };
     let known = context.history_s * share;
-    let flow = if channel.is_floor() {
+    left.max(known)
+        .max(flow_patience_s(channel, context.history_s))
+}
+
+fn flow_patience_s(channel: Channel, history_s: f64) -> f64 {
+    if channel.is_floor() {
         0.0
     } else {
-        context.history_s.min(DAY_S) * HISTORY_FLOW
-    };
-    left.max(known).max(flow)
+        history_s.min(DAY_S) * HISTORY_FLOW
+    }
 }
 
 /// Upper end of the load's rise, if it has risen.
@@ -219,44 +191,31 @@ fn significant_load(shape: &Shape) -> Option<f64> {
 
 fn forecast(channel: Channel, shape: &Shape, context: &Context) -> Forecast {
     let block_s = context.horizon_s / BLOCKS as f64;
-    let (base, top) = (shape.base(), shape.top());
+    let (base, top) = (shape.outline.base(), shape.outline.top());
     let known = context.limit.filter(|limit| *limit > top);
     let level = match known {
         Some(limit) => limit,
         None if channel.is_floor() => UNKNOWN_LIMIT * base,
         None => top + UNKNOWN_LIMIT.ln(),
     };
-    let after = |slope: f64| {
-        if slope > 0.0 {
-            (level - top).max(0.0) / slope * block_s
-        } else {
-            f64::INFINITY
-        }
-    };
+    let left = (level - top).max(0.0);
     Forecast {
         level,
         is_limit: known.is_some(),
-        seconds: after(shape.slope),
-        soonest_s: after(shape.slope_high),
-        latest_s: after(shape.slope_low),
+        seconds: left / shape.slope.max(1e-30) * block_s,
     }
 }
 
 impl Verdict {
-    /// Does it climb?
-    pub fn climbs(&self) -> bool {
-        self.against.is_empty()
-    }
-
     /// How clearly it passed: each measure compared with its bound, and their geometric mean. 0.5 is barely.
     pub fn score(&self, channel: Channel) -> f64 {
         let shape = &self.shape;
         let measures = [
             shape.significance() / SIGNIFICANCE,
-            shape.rise() / channel.effect().least(shape.base()).max(1e-12),
+            shape.rise() / channel.effect().least(shape.outline.base()).max(1e-12),
             shape.rise() / (RISE_SIGMA * shape.sigma).max(1e-12),
-            (1.0 - shape.largest_jump) / (1.0 - LARGEST_JUMP),
-            shape.keeps_speed() / KEEPS_SPEED,
+            (1.0 - shape.outline.largest_jump) / (1.0 - LARGEST_JUMP),
+            shape.outline.keeps_speed() / KEEPS_SPEED,
         ];
         let shares = measures.map(|measure| (measure.max(0.0) / (1.0 + measure.max(0.0))).max(1e-3));
         let product: f64 = shares.iter().product();
@@ -277,20 +236,20 @@ impl Verdict {
             format!("it might be chance: {:.1} deviations", shape.significance()),
         );
         doubt(
-            shape.largest_jump > 0.8 * LARGEST_JUMP,
+            shape.outline.largest_jump > 0.8 * LARGEST_JUMP,
             format!(
                 "{:.0} % of the rise came at once",
-                100.0 * shape.largest_jump
+                100.0 * shape.outline.largest_jump
             ),
         );
         doubt(
-            shape.keeps_speed() < 1.15 * KEEPS_SPEED_YOUNG,
+            shape.outline.keeps_speed() < 1.15 * KEEPS_SPEED_YOUNG,
             format!(
                 "it slows down: {:.0} % of the speed in the second half",
-                100.0 * shape.keeps_speed()
+                100.0 * shape.outline.keeps_speed()
             ),
         );
-        let above = (shape.top() - context.record) / (shape.top() - shape.base());
+        let above = (shape.outline.top() - context.record) / (shape.outline.top() - shape.outline.base());
         doubt(
             above < 0.8,
             format!("it had {:.0} % of the rise before", 100.0 * (1.0 - above)),

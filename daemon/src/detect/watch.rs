@@ -9,8 +9,8 @@ use super::{
     levels::{Completed, Levels},
     reading::Reading,
     ring::BLOCKS,
-    shape::{Shape, segments},
-    verdict::{Context, judge, may_climb},
+    shape::{Outline, Shape},
+    verdict::{Context, Verdict, judge, may_be_long_enough, may_climb},
 };
 use crate::stream::{Evidence, FlagKind, Metric, Moment};
 
@@ -150,23 +150,38 @@ impl Watch {
         slopes: &mut Vec<f64>,
     ) -> Option<Climb> {
         let Completed { level, position } = completed;
-        if position + 1 < BLOCKS as u64 {
+        let block_s = self.levels.block_s(level);
+        let (horizon_s, history_s) = (block_s * BLOCKS as f64, (position + 1) as f64 * block_s);
+        if history_s < horizon_s || !may_be_long_enough(channel, horizon_s, history_s) {
             return None;
         }
-        let verdict = self.judge(channel, completed, reading, slopes);
-        let passed = verdict.as_ref().is_some_and(|(verdict, _)| verdict.climbs());
-        if !self.levels.ring_mut(level, channel)?.look(passed) {
+        let ring = self.levels.ring(level, channel)?;
+        let blocks = ring.blocks(position);
+        let context = Context {
+            horizon_s,
+            age_s: self.age_s + history_s,
+            history_s,
+            record: ring.record(position),
+            limit: limit(channel, reading),
+        };
+        let verdict = self.judge(channel, completed, &blocks, &context, slopes);
+        let verdict = verdict.filter(|verdict| !verdict.explained);
+        if !self.levels.ring_mut(level, channel)?.look(verdict.is_some()) {
             return None;
         }
-        let (verdict, context) = verdict?;
+        let verdict = verdict?;
+        let interval = verdict.shape.interval(&blocks, slopes);
+        let outline = &verdict.shape.outline;
+        let evidence =
+            evidence::of_ring(channel, &verdict, interval, &context, self.window_s);
         Some(Climb {
             channel,
             level: Some(level),
-            horizon_s: context.horizon_s,
-            base: verdict.shape.base(),
-            now: verdict.shape.top(),
-            since: self.onset(channel, completed, &verdict.shape),
-            evidence: evidence::of_ring(channel, &verdict, &context, self.window_s),
+            horizon_s,
+            base: outline.base(),
+            now: outline.top(),
+            since: self.onset(completed, &blocks, outline),
+            evidence,
         })
     }
 
@@ -174,44 +189,25 @@ impl Watch {
         &self,
         channel: Channel,
         completed: Completed,
-        reading: &Reading,
+        blocks: &[f64; BLOCKS],
+        context: &Context,
         slopes: &mut Vec<f64>,
-    ) -> Option<(super::verdict::Verdict, Context)> {
-        let Completed { level, position } = completed;
-        let ring = self.levels.ring(level, channel)?;
-        let blocks = ring.blocks(position);
-        if !may_climb(channel, &segments(&blocks)) {
+    ) -> Option<Verdict> {
+        if !may_climb(channel, &Outline::of(blocks), context) {
             return None;
         }
-        let shape = Shape::of(&blocks, slopes)?;
-        let block_s = self.levels.block_s(level);
-        let history_s = (position + 1) as f64 * block_s;
-        let context = Context {
-            horizon_s: block_s * BLOCKS as f64,
-            age_s: self.age_s + history_s,
-            history_s,
-            record: ring.record(position),
-            limit: match channel {
-                Channel::Committed | Channel::Resident => reading.memory_limit,
-                Channel::Threads => reading.tasks_limit,
-                _ => None,
-            },
-        };
-        let load = || {
-            let ring = self.levels.ring(level, Channel::Load)?;
-            Shape::of(&ring.blocks(position), slopes)
-        };
-        Some((judge(channel, shape, &context, load), context))
+        let shape = Shape::of(blocks, slopes)?;
+        judge(channel, shape, context, || {
+            let load = self.levels.ring(completed.level, Channel::Load)?;
+            Shape::of(&load.blocks(completed.position), slopes)
+        })
     }
 
     /// End of the last block that is no higher than a tenth of the rise above the base, or the beginning of the ring.
-    fn onset(&self, channel: Channel, completed: Completed, shape: &Shape) -> Moment {
+    fn onset(&self, completed: Completed, blocks: &[f64; BLOCKS], outline: &Outline) -> Moment {
         let Completed { level, position } = completed;
-        let bound = shape.base() + 0.1 * (shape.top() - shape.base());
-        let last = self.levels.ring(level, channel).and_then(|ring| {
-            let blocks = ring.blocks(position);
-            blocks.iter().rposition(|value| *value <= bound)
-        });
+        let bound = outline.base() + 0.1 * (outline.top() - outline.base());
+        let last = blocks.iter().rposition(|value| *value <= bound);
         let begin = position + 1 - BLOCKS as u64 + last.map_or(0, |at| at as u64 + 1);
         self.levels.moment(begin as f64 * self.levels.block_s(level))
     }
@@ -280,6 +276,15 @@ impl Watch {
         self.levels.heap_bytes() + size_of::<Ledger>() + self.ledger.heap_bytes()
             + size_of::<Kinds>()
             + self.kinds.heap_bytes()
+    }
+}
+
+/// The most that there may be.
+fn limit(channel: Channel, reading: &Reading) -> Option<f64> {
+    match channel {
+        Channel::Committed | Channel::Resident => reading.memory_limit,
+        Channel::Threads => reading.tasks_limit,
+        _ => None,
     }
 }
 
