@@ -5,6 +5,7 @@ use super::{
     kinds::Sight,
     ledger::{DayOverDay, Rhythm},
     ring::BLOCKS,
+    runaway::Fast,
     verdict::{Context, Verdict},
 };
 use crate::stream::{Bound, Evidence, Forecast};
@@ -102,6 +103,32 @@ fn forecast(
         soonest_ns: after(interval.1)?,
         latest_ns: after(interval.0),
     })
+}
+
+/// Of what is too fast for rings.
+pub fn of_fast(fast: &Fast, now_s: f64, limit: Option<f64>) -> Evidence {
+    let known = limit.filter(|limit| *limit > fast.now);
+    let level = known.unwrap_or(2.0 * fast.now);
+    let after = |slope: f64| nanoseconds((level - fast.now) / slope);
+    Evidence {
+        baseline: fast.base,
+        now: fast.now,
+        slope_per_hour: fast.slope * HOUR_S,
+        slope_low_per_hour: (fast.slope - fast.error) * HOUR_S,
+        slope_high_per_hour: (fast.slope + fast.error) * HOUR_S,
+        z: fast.z,
+        windows: fast.windows,
+        horizon_ns: Some(nanoseconds(now_s - fast.begin_s)),
+        keeps_speed: Some(fast.keeps_speed),
+        forecast: Some(Forecast {
+            reaches: if known.is_some() { Bound::Limit } else { Bound::Doubling },
+            level,
+            in_ns: after(fast.slope),
+            soonest_ns: after(fast.slope + fast.error),
+            latest_ns: (fast.slope > fast.error).then(|| after(fast.slope - fast.error)),
+        }),
+        ..nothing()
+    }
 }
 
 /// A logarithm in the metric's unit.

@@ -18,6 +18,7 @@ mod levels;
 mod median;
 mod reading;
 mod ring;
+mod runaway;
 mod shape;
 mod step;
 mod summary;

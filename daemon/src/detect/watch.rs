@@ -9,12 +9,16 @@ use super::{
     levels::{Completed, Levels},
     reading::Reading,
     ring::BLOCKS,
+    runaway::{Fast, Runaway},
     shape::{Outline, Shape},
     verdict::{Context, Verdict, judge, may_be_long_enough, may_climb},
 };
 use crate::stream::{Evidence, FlagKind, Metric, Moment};
 
 const DAY_S: f64 = 86_400.0;
+
+/// For how long a climb stays raised that was too fast for rings.
+const FAST_HOLDS_S: f64 = 600.0;
 
 /// Metrics that share an alarm: one finding about delays is enough.
 const ALARMS: usize = 8;
@@ -48,6 +52,8 @@ pub struct Watch {
     levels: Levels,
     ledger: Box<Ledger>,
     kinds: Box<Kinds>,
+    /// Of committed memory and of threads.
+    runaways: [Runaway; 2],
     /// Its age when the first window began.
     age_s: f64,
     window_s: f64,
@@ -79,6 +85,7 @@ impl Watch {
             levels,
             ledger: Box::new(Ledger::new()),
             kinds: Box::new(Kinds::new()),
+            runaways: [Runaway::new(), Runaway::new()],
             alarms: std::array::from_fn(|_| Alarm::default()),
         }
     }
@@ -97,12 +104,40 @@ impl Watch {
             self.pass(*completed, now_s, findings);
             self.kinds.look(&self.levels, *completed, &mut scratch.seen);
         }
+        self.run_away(now_s, reading, findings);
         self.kinds.add(now_s, reading, &mut scratch.seen);
         if self.ledger.add(now_s, reading) {
             self.compare_days(now_s, findings);
         }
         for (channel, sight) in scratch.seen.drain(..) {
             self.see(channel, &sight, findings);
+        }
+    }
+
+    /// Is anything too fast for rings?
+    fn run_away(&mut self, now_s: f64, reading: &Reading, findings: &mut Vec<Finding>) {
+        let levels = [
+            (Channel::Committed, reading.committed),
+            (Channel::Threads, reading.threads),
+        ];
+        for (place, (channel, level)) in levels.into_iter().enumerate() {
+            if let Some(fast) = self.runaways[place].add(now_s, level) {
+                let climb = self.fast_climb(channel, now_s, &fast, limit(channel, reading));
+                self.found(channel, now_s, climb, findings);
+            }
+        }
+    }
+
+    fn fast_climb(&self, channel: Channel, now_s: f64, fast: &Fast, limit: Option<f64>) -> Climb {
+        Climb {
+            channel,
+            level: None,
+            // By then there are rings that can tell whether it goes on.
+            horizon_s: FAST_HOLDS_S.max(now_s - fast.begin_s),
+            base: fast.base,
+            now: fast.now,
+            since: self.levels.moment(fast.begin_s),
+            evidence: evidence::of_fast(fast, now_s, limit),
         }
     }
 
@@ -275,6 +310,7 @@ impl Watch {
     pub fn heap_bytes(&self) -> usize {
         self.levels.heap_bytes() + size_of::<Ledger>() + self.ledger.heap_bytes()
             + size_of::<Kinds>()
+            + self.runaways.iter().map(Runaway::heap_bytes).sum::<usize>()
             + self.kinds.heap_bytes()
     }
 }
