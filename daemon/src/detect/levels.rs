@@ -86,15 +86,19 @@ impl Level {
     }
 }
 
+/// What a length was meant to be, to two digits. Blocks a little shorter than windows would now and then have none.
+fn nominal(seconds: f64) -> f64 {
+    let digit = 10.0_f64.powf(seconds.log10().floor() - 1.0);
+    (seconds / digit).round() * digit
+}
+
 impl Levels {
     /// For windows like this one, which is the first.
     pub fn new(first: &Reading) -> Self {
         let length = (first.seconds * 1e9) as u64;
-        // A whole number of windows, so that each block has as many.
-        let windows = (LEAST_BLOCK_S / first.seconds).ceil().max(1.0);
         Self {
             origin: Moment(first.ts.0.saturating_sub(length)),
-            block_s: windows * first.seconds,
+            block_s: nominal(first.seconds).max(LEAST_BLOCK_S),
             levels: vec![Level::new()],
         }
     }
