@@ -1,6 +1,6 @@
 //! What was said of a metric, and what has to be said now: raised, updated, cleared.
 
-use super::channel::Channel;
+use super::{channel::Channel, ring::BLOCKS};
 use crate::stream::{Evidence, Moment};
 
 /// A progress record each time the rise has grown by half.
@@ -49,14 +49,35 @@ struct Raised {
     until_s: f64,
 }
 
+/// Looks at rings that passed are remembered, and so many within so many blocks of the latest one's ring must agree: one
+/// lucky block raises nothing. Other levels and channels of the same metric count, if they look at least half as far.
+const REMEMBERED: usize = 8;
+const AGREE: usize = 3;
+const WITHIN_BLOCKS: f64 = 5.0;
+
 /// State of a metric.
 #[derive(Debug, Default)]
 pub struct Alarm {
     raised: Option<Box<Raised>>,
     quiet_until_s: f64,
+    /// When looks passed, and the horizons of these, oldest first.
+    passed: Vec<(f64, f64)>,
 }
 
 impl Alarm {
+    /// A look at a ring has passed. Have enough?
+    pub fn pass_look(&mut self, now_s: f64, horizon_s: f64) -> bool {
+        if self.passed.len() == REMEMBERED {
+            self.passed.remove(0);
+        }
+        self.passed.push((now_s, horizon_s));
+        let since = now_s - WITHIN_BLOCKS * horizon_s / BLOCKS as f64;
+        let recent = self.passed.iter().filter(|(passed_s, horizon)| {
+            *passed_s > since && *horizon >= 0.5 * horizon_s
+        });
+        recent.count() >= AGREE
+    }
+
     /// Is a climb raised?
     pub fn is_raised(&self) -> bool {
         self.raised.is_some()

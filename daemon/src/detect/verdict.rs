@@ -192,7 +192,7 @@ fn significant_load(shape: &Shape) -> Option<f64> {
 fn forecast(channel: Channel, shape: &Shape, context: &Context) -> Forecast {
     let block_s = context.horizon_s / BLOCKS as f64;
     let (base, top) = (shape.outline.base(), shape.outline.top());
-    let known = context.limit.filter(|limit| *limit > top);
+    let known = context.limit;
     let level = match known {
         Some(limit) => limit,
         None if channel.is_floor() => UNKNOWN_LIMIT * base,

@@ -201,10 +201,10 @@ impl Watch {
         };
         let verdict = self.judge(channel, completed, &blocks, &context, slopes);
         let verdict = verdict.filter(|verdict| !verdict.explained);
-        if !self.levels.ring_mut(level, channel)?.look(verdict.is_some()) {
+        let verdict = verdict?;
+        if !self.alarms[alarm_of(channel)].pass_look(history_s, horizon_s) {
             return None;
         }
-        let verdict = verdict?;
         let interval = verdict.shape.interval(&blocks, slopes);
         let outline = &verdict.shape.outline;
         let evidence =
