@@ -123,11 +123,6 @@ impl Levels {
         self.levels.get(level)?.rings[channel as usize].as_deref()
     }
 
-    /// The same, to be changed.
-    pub fn ring_mut(&mut self, level: usize, channel: Channel) -> Option<&mut Ring> {
-        self.levels.get_mut(level)?.rings[channel as usize].as_deref_mut()
-    }
-
     /// Adds a window and says which blocks are complete with it, finest first.
     pub fn add(&mut self, reading: &Reading, completed: &mut Vec<Completed>) {
         let end = self.seconds(reading.ts);

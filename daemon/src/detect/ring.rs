@@ -5,10 +5,6 @@ use super::median::median_of;
 /// Blocks of a ring.
 pub const BLOCKS: usize = 32;
 
-/// Looks remembered, and how many of them must pass: one lucky block raises nothing.
-const LOOKS: u8 = 5;
-const PASSES: u32 = 3;
-
 /// Highest levels of the blocks that have left a ring, by age: each part holds the positions of half an octave, and the
 /// last eight of them reach back to a sixteenth of the way.
 #[derive(Clone, Debug)]
@@ -25,8 +21,6 @@ pub struct Ring {
     /// The two that left last, older one first.
     left: [f32; 2],
     record: Record,
-    /// The last looks, newest in the lowest bit.
-    passed: u8,
 }
 
 impl Record {
@@ -72,7 +66,6 @@ impl Ring {
             values: [f32::NAN; BLOCKS],
             left: [f32::NAN; 2],
             record: Record::new(),
-            passed: 0,
         }
     }
 
@@ -101,11 +94,5 @@ impl Ring {
     /// Negative infinity if there is none.
     pub fn record(&self, position: u64) -> f64 {
         self.record.since((position + 1) / 10)
-    }
-
-    /// Notes whether a look passed. Have enough of the last ones, this one included?
-    pub fn look(&mut self, passed: bool) -> bool {
-        self.passed = (self.passed << 1 | u8::from(passed)) & ((1 << LOOKS) - 1);
-        passed && self.passed.count_ones() >= PASSES
     }
 }

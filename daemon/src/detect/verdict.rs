@@ -46,6 +46,9 @@ const HISTORY: f64 = 1.0 / 16.0;
 const HISTORY_LARGE: f64 = 1.0 / 64.0;
 const HISTORY_FLOW: f64 = 1.0 / 8.0;
 
+/// Rates and delays wander. In the first ring of all there is nothing to compare with: they must be known for longer.
+const PAST: f64 = 1.25;
+
 /// A limit that is not known is taken to be at this multiple of the level.
 const UNKNOWN_LIMIT: f64 = 4.0;
 
@@ -101,7 +104,8 @@ pub struct Verdict {
 /// Can a ring of such a length be long enough at all, whatever is in it?
 pub fn may_be_long_enough(channel: Channel, horizon_s: f64, history_s: f64) -> bool {
     let least = LEAST_PATIENCE_S.max(history_s * HISTORY_LARGE);
-    horizon_s >= least.max(flow_patience_s(channel, history_s))
+    let has_past = channel.is_floor() || history_s >= PAST * horizon_s;
+    has_past && horizon_s >= least.max(flow_patience_s(channel, history_s))
 }
 
 /// The cheap look that spares most rings the full one: is the last quarter above the first? On a line they are
