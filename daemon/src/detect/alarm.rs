@@ -1,6 +1,6 @@
 //! What was said of a metric, and what has to be said now: raised, updated, cleared.
 
-use super::{channel::Channel, ring::BLOCKS};
+use super::channel::Channel;
 use crate::stream::{Evidence, Moment};
 
 /// A progress record each time the rise has grown by half.
@@ -51,7 +51,7 @@ struct Raised {
 
 /// Looks at rings that passed are remembered, and so many within so many blocks of the latest one's ring must agree: one
 /// lucky block raises nothing. Other levels and channels of the same metric count, if they look at least half as far.
-const REMEMBERED: usize = 8;
+const REMEMBERED: usize = 16;
 const AGREE: usize = 3;
 const WITHIN_BLOCKS: f64 = 5.0;
 
@@ -66,12 +66,12 @@ pub struct Alarm {
 
 impl Alarm {
     /// A look at a ring has passed. Have enough?
-    pub fn pass_look(&mut self, now_s: f64, horizon_s: f64) -> bool {
+    pub fn pass_look(&mut self, now_s: f64, horizon_s: f64, block_s: f64) -> bool {
         if self.passed.len() == REMEMBERED {
             self.passed.remove(0);
         }
         self.passed.push((now_s, horizon_s));
-        let since = now_s - WITHIN_BLOCKS * horizon_s / BLOCKS as f64;
+        let since = now_s - WITHIN_BLOCKS * block_s;
         let recent = self.passed.iter().filter(|(passed_s, horizon)| {
             *passed_s > since && *horizon >= 0.5 * horizon_s
         });

@@ -4,7 +4,6 @@ use super::{
     channel::Channel,
     kinds::Sight,
     ledger::{DayOverDay, Rhythm},
-    ring::BLOCKS,
     runaway::Fast,
     verdict::{Context, Verdict},
 };
@@ -51,7 +50,7 @@ pub fn of_ring(
     // Between the middles of the first and last quarter lie three quarters of the ring.
     let hours = 0.75 * context.horizon_s / HOUR_S;
     let slope = |slope: f64| {
-        let reached = base + 0.75 * slope * (BLOCKS - 1) as f64;
+        let reached = base + 0.75 * slope * (shape.blocks - 1) as f64;
         (unit(reached) - unit(base)) / hours
     };
     Evidence {
@@ -94,7 +93,7 @@ fn forecast(
         (false, true) => 2.0 * top,
         (false, false) => top + 2.0_f64.ln(),
     };
-    let block_s = context.horizon_s / BLOCKS as f64;
+    let block_s = context.horizon_s / shape.blocks as f64;
     let after = |slope: f64| (slope > 0.0).then(|| nanoseconds((level - top) / slope * block_s));
     Some(Forecast {
         reaches: if limit { Bound::Limit } else { Bound::Doubling },

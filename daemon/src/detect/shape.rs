@@ -35,6 +35,8 @@ pub struct Outline {
 pub struct Shape {
     /// Its parts.
     pub outline: Outline,
+    /// How many blocks.
+    pub blocks: usize,
     /// Theil-Sen slope, a block.
     pub slope: f64,
     /// Mann-Kendall statistic without correction.
@@ -51,11 +53,12 @@ pub struct Shape {
 
 impl Outline {
     /// Of a ring, oldest block first.
-    pub fn of(blocks: &[f64; BLOCKS]) -> Self {
-        const LENGTH: usize = BLOCKS / SEGMENTS;
+    pub fn of(blocks: &[f64]) -> Self {
+        let length = blocks.len() / SEGMENTS;
         let segments = std::array::from_fn(|i| {
-            let mut part: [f64; LENGTH] = std::array::from_fn(|j| blocks[i * LENGTH + j]);
-            median_of(&mut part)
+            let mut part = [f64::NAN; BLOCKS / SEGMENTS];
+            part[..length].copy_from_slice(&blocks[i * length..(i + 1) * length]);
+            median_of(&mut part[..length])
         });
         let (largest_jump, rising) = rises(&segments);
         Self {
@@ -88,36 +91,43 @@ impl Outline {
 
 impl Shape {
     /// Measures a ring, oldest block first; blocks that are missing are not a number. `None` if too many are.
-    pub fn of(blocks: &[f64; BLOCKS], scratch: &mut Vec<f64>) -> Option<Self> {
+    pub fn of(blocks: &[f64], scratch: &mut Vec<f64>) -> Option<Self> {
         let missing = blocks.iter().filter(|value| value.is_nan()).count();
-        if missing > MISSING {
+        if missing * BLOCKS > MISSING * blocks.len() {
             return None;
         }
-        let known = (BLOCKS - missing) as f64;
+        let known = (blocks.len() - missing) as f64;
         let score = pair_slopes(blocks, scratch);
         let slope = median_of(scratch);
         let deviation = (known * (known - 1.0) * (2.0 * known + 5.0) / 18.0).sqrt();
-        let mut residuals: [f64; BLOCKS] = std::array::from_fn(|i| blocks[i] - slope * i as f64);
+        let line = |i: usize| slope * i as f64;
+        let off = |(i, value): (usize, &f64)| value - line(i);
+        let mut residuals: Vec<f64> = blocks.iter().enumerate().map(off).collect();
         let level = median_of(&mut residuals.clone());
         for residual in &mut residuals {
             *residual -= level;
         }
-        let filled =
-            std::array::from_fn(|i| level + slope * i as f64 + zero_if_missing(residuals[i]));
+        let fill = |(i, residual): (usize, &f64)| level + line(i) + zero_if_missing(*residual);
+        let filled: Vec<f64> = residuals.iter().enumerate().map(fill).collect();
+        let rho = lag_one(&residuals);
+        for residual in &mut residuals {
+            *residual = residual.abs();
+        }
         Some(Self {
             outline: Outline::of(blocks),
             slope,
             z: (score - score.signum()) as f64 / deviation,
             deviation,
-            rho: lag_one(&residuals),
-            sigma: MAD_TO_SIGMA * median_of(&mut residuals.map(f64::abs)),
+            rho,
+            sigma: MAD_TO_SIGMA * median_of(&mut residuals),
+            blocks: blocks.len(),
             step_over_line: step_over_line(&filled),
         })
     }
 
     /// How far the line rises over the ring.
     pub fn rise(&self) -> f64 {
-        self.slope * (BLOCKS - 1) as f64
+        self.slope * (self.blocks - 1) as f64
     }
 
     /// Mann-Kendall's statistic for as many blocks as are independent.
@@ -126,7 +136,7 @@ impl Shape {
     }
 
     /// The 95 % interval of the slope of these same blocks, widened for autocorrelation.
-    pub fn interval(&self, blocks: &[f64; BLOCKS], scratch: &mut Vec<f64>) -> (f64, f64) {
+    pub fn interval(&self, blocks: &[f64], scratch: &mut Vec<f64>) -> (f64, f64) {
         pair_slopes(blocks, scratch);
         let widening = ((1.0 + self.rho) / (1.0 - self.rho)).sqrt();
         interval(scratch, NORMAL_95 * self.deviation * widening)
@@ -138,7 +148,7 @@ fn zero_if_missing(value: f64) -> f64 {
 }
 
 /// The slopes of all pairs, into `slopes`. Returns Mann-Kendall's score: rising pairs less falling ones.
-fn pair_slopes(blocks: &[f64; BLOCKS], slopes: &mut Vec<f64>) -> i64 {
+fn pair_slopes(blocks: &[f64], slopes: &mut Vec<f64>) -> i64 {
     slopes.clear();
     let mut score = 0;
     for (i, a) in blocks.iter().enumerate() {
@@ -165,16 +175,16 @@ fn interval(slopes: &mut [f64], half: f64) -> (f64, f64) {
 }
 
 /// Autocorrelation from one block to the next of what is left without a parabola.
-fn lag_one(residuals: &[f64; BLOCKS]) -> f64 {
-    const MIDDLE: f64 = (BLOCKS - 1) as f64 / 2.0;
-    let mut left = residuals.map(zero_if_missing);
-    let place = |i: usize| i as f64 - MIDDLE;
-    let mean_square = (0..BLOCKS).map(|i| place(i).powi(2)).sum::<f64>() / BLOCKS as f64;
+fn lag_one(residuals: &[f64]) -> f64 {
+    let count = residuals.len();
+    let mut left: Vec<f64> = residuals.iter().copied().map(zero_if_missing).collect();
+    let place = |i: usize| i as f64 - (count - 1) as f64 / 2.0;
+    let mean_square = (0..count).map(|i| place(i).powi(2)).sum::<f64>() / count as f64;
     let shapes: [&dyn Fn(usize) -> f64; 3] =
         [&|_| 1.0, &place, &|i| place(i).powi(2) - mean_square];
     for shape in shapes {
-        let power: f64 = (0..BLOCKS).map(|i| shape(i).powi(2)).sum();
-        let share: f64 = (0..BLOCKS).map(|i| shape(i) * left[i]).sum::<f64>() / power;
+        let power: f64 = (0..count).map(|i| shape(i).powi(2)).sum();
+        let share: f64 = (0..count).map(|i| shape(i) * left[i]).sum::<f64>() / power;
         for (i, value) in left.iter_mut().enumerate() {
             *value -= share * shape(i);
         }
@@ -198,18 +208,18 @@ fn rises(segments: &[f64; SEGMENTS]) -> (f64, usize) {
 }
 
 /// How much better the best step fits than the best line.
-fn step_over_line(blocks: &[f64; BLOCKS]) -> f64 {
+fn step_over_line(blocks: &[f64]) -> f64 {
     const LEAST: usize = 4;
-    let count = BLOCKS as f64;
+    let count = blocks.len() as f64;
     let mean = blocks.iter().sum::<f64>() / count;
-    let centred = blocks.map(|value| value - mean);
+    let centred: Vec<f64> = blocks.iter().map(|value| value - mean).collect();
     let total: f64 = centred.iter().map(|value| value * value).sum();
     let place = |i: usize| i as f64 - (count - 1.0) / 2.0;
-    let shared: f64 = (0..BLOCKS).map(|i| place(i) * centred[i]).sum();
-    let spread: f64 = (0..BLOCKS).map(|i| place(i).powi(2)).sum();
+    let shared: f64 = (0..blocks.len()).map(|i| place(i) * centred[i]).sum();
+    let spread: f64 = (0..blocks.len()).map(|i| place(i).powi(2)).sum();
     let (mut sum, mut gain) = (0.0, 0.0_f64);
     for (i, value) in centred.iter().enumerate() {
-        if (LEAST..=BLOCKS - LEAST).contains(&i) {
+        if (LEAST..=blocks.len() - LEAST).contains(&i) {
             let (before, after) = (i as f64, count - i as f64);
             gain = gain.max(sum * sum / before + sum * sum / after);
         }

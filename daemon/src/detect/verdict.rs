@@ -5,7 +5,6 @@
 
 use super::{
     channel::Channel,
-    ring::BLOCKS,
     shape::{Outline, Shape},
 };
 
@@ -189,12 +188,12 @@ fn flow_patience_s(channel: Channel, history_s: f64) -> f64 {
 fn significant_load(shape: &Shape) -> Option<f64> {
     let risen = shape.significance() > LOAD_SIGNIFICANCE && shape.rise() > LOAD_LEAST;
     // The standard error of a line's rise is the residuals' deviation by the root of n/12.
-    let error = shape.sigma * (12.0 / BLOCKS as f64).sqrt();
+    let error = shape.sigma * (12.0 / shape.blocks as f64).sqrt();
     risen.then_some(shape.rise() + LOAD_SIGNIFICANCE * error)
 }
 
 fn forecast(channel: Channel, shape: &Shape, context: &Context) -> Forecast {
-    let block_s = context.horizon_s / BLOCKS as f64;
+    let block_s = context.horizon_s / shape.blocks as f64;
     let (base, top) = (shape.outline.base(), shape.outline.top());
     let known = context.limit;
     let level = match known {

@@ -7,6 +7,7 @@ use super::{
     kinds::{Kinds, Sight},
     ledger::{DayOverDay, Ledger},
     levels::{Completed, Levels},
+    median::median_of,
     reading::Reading,
     ring::BLOCKS,
     runaway::{Fast, Runaway},
@@ -16,6 +17,9 @@ use super::{
 use crate::stream::{Evidence, FlagKind, Metric, Moment};
 
 const DAY_S: f64 = 86_400.0;
+
+/// Lengths at which a ring is looked at: with levels a factor of two apart, horizons are at most half apart.
+const LOOKS: [usize; 2] = [BLOCKS, BLOCKS / 4 * 3];
 
 /// For how long a climb stays raised that was too fast for rings.
 const FAST_HOLDS_S: f64 = 600.0;
@@ -176,7 +180,8 @@ impl Watch {
         findings.extend(ended.map(finding));
     }
 
-    /// Looks at a ring that has a new block. Gives the climb if enough looks have passed.
+    /// Looks at a ring that has a new block, whole and at its last three quarters. Gives the climb if enough looks have
+    /// passed.
     fn look(
         &mut self,
         channel: Channel,
@@ -184,38 +189,50 @@ impl Watch {
         reading: &Reading,
         slopes: &mut Vec<f64>,
     ) -> Option<Climb> {
+        LOOKS
+            .into_iter()
+            .find_map(|length| self.look_at(length, channel, completed, reading, slopes))
+    }
+
+    fn look_at(
+        &mut self,
+        length: usize,
+        channel: Channel,
+        completed: Completed,
+        reading: &Reading,
+        slopes: &mut Vec<f64>,
+    ) -> Option<Climb> {
         let Completed { level, position } = completed;
         let block_s = self.levels.block_s(level);
-        let (horizon_s, history_s) = (block_s * BLOCKS as f64, (position + 1) as f64 * block_s);
+        let (horizon_s, history_s) = (block_s * length as f64, (position + 1) as f64 * block_s);
         if history_s < horizon_s || !may_be_long_enough(channel, horizon_s, history_s) {
             return None;
         }
         let ring = self.levels.ring(level, channel)?;
         let blocks = ring.blocks(position);
+        let (before, blocks) = blocks.split_at(BLOCKS - length);
         let context = Context {
             horizon_s,
             age_s: self.age_s + history_s,
             history_s,
-            record: ring.record(position),
+            record: ring.record(position).max(held(before)),
             limit: limit(channel, reading),
         };
-        let verdict = self.judge(channel, completed, &blocks, &context, slopes);
-        let verdict = verdict.filter(|verdict| !verdict.explained);
-        let verdict = verdict?;
-        if !self.alarms[alarm_of(channel)].pass_look(history_s, horizon_s) {
+        let verdict = self.judge(channel, completed, blocks, &context, slopes)?;
+        let alarm = &mut self.alarms[alarm_of(channel)];
+        if verdict.explained || !alarm.pass_look(history_s, horizon_s, block_s) {
             return None;
         }
-        let interval = verdict.shape.interval(&blocks, slopes);
+        let interval = verdict.shape.interval(blocks, slopes);
         let outline = &verdict.shape.outline;
-        let evidence =
-            evidence::of_ring(channel, &verdict, interval, &context, self.window_s);
+        let evidence = evidence::of_ring(channel, &verdict, interval, &context, self.window_s);
         Some(Climb {
             channel,
             level: Some(level),
             horizon_s,
             base: outline.base(),
             now: outline.top(),
-            since: self.onset(completed, &blocks, outline),
+            since: self.onset(completed, blocks, outline),
             evidence,
         })
     }
@@ -224,7 +241,7 @@ impl Watch {
         &self,
         channel: Channel,
         completed: Completed,
-        blocks: &[f64; BLOCKS],
+        blocks: &[f64],
         context: &Context,
         slopes: &mut Vec<f64>,
     ) -> Option<Verdict> {
@@ -234,16 +251,17 @@ impl Watch {
         let shape = Shape::of(blocks, slopes)?;
         judge(channel, shape, context, || {
             let load = self.levels.ring(completed.level, Channel::Load)?;
-            Shape::of(&load.blocks(completed.position), slopes)
+            let load = load.blocks(completed.position);
+            Shape::of(&load[BLOCKS - blocks.len()..], slopes)
         })
     }
 
     /// End of the last block that is no higher than a tenth of the rise above the base, or the beginning of the ring.
-    fn onset(&self, completed: Completed, blocks: &[f64; BLOCKS], outline: &Outline) -> Moment {
+    fn onset(&self, completed: Completed, blocks: &[f64], outline: &Outline) -> Moment {
         let Completed { level, position } = completed;
         let bound = outline.base() + 0.1 * (outline.top() - outline.base());
         let last = blocks.iter().rposition(|value| *value <= bound);
-        let begin = position + 1 - BLOCKS as u64 + last.map_or(0, |at| at as u64 + 1);
+        let begin = position + 1 - blocks.len() as u64 + last.map_or(0, |at| at as u64 + 1);
         self.levels.moment(begin as f64 * self.levels.block_s(level))
     }
 
@@ -299,7 +317,7 @@ impl Watch {
             let stands = |level: usize, channel: Channel| {
                 levels.ring(level, channel).map_or(f64::NAN, |ring| {
                     let blocks = ring.blocks(completed.position);
-                    super::median::median_of(&mut blocks[BLOCKS - 3..].to_vec())
+                    median_of(&mut blocks[BLOCKS - 3..].to_vec())
                 })
             };
             findings.extend(alarm.pass(now_s, stands).map(finding));
@@ -313,6 +331,15 @@ impl Watch {
             + self.runaways.iter().map(Runaway::heap_bytes).sum::<usize>()
             + self.kinds.heap_bytes()
     }
+}
+
+/// The highest level that three blocks in a row held; a single one is a spike.
+fn held(blocks: &[f64]) -> f64 {
+    blocks
+        .windows(3)
+        .map(|three| median_of(&mut [three[0], three[1], three[2]]))
+        .filter(|level| !level.is_nan())
+        .fold(f64::NEG_INFINITY, f64::max)
 }
 
 /// The most that there may be.
