@@ -72,9 +72,10 @@ impl Alarm {
         }
         self.passed.push((now_s, horizon_s));
         let since = now_s - WITHIN_BLOCKS * block_s;
-        let recent = self.passed.iter().filter(|(passed_s, horizon)| {
-            *passed_s > since && *horizon >= 0.5 * horizon_s
-        });
+        let recent = self
+            .passed
+            .iter()
+            .filter(|(passed_s, horizon)| *passed_s > since && *horizon >= 0.5 * horizon_s);
         recent.count() >= AGREE
     }
 

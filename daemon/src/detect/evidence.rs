@@ -120,7 +120,11 @@ pub fn of_fast(fast: &Fast, now_s: f64, limit: Option<f64>) -> Evidence {
         horizon_ns: Some(nanoseconds(now_s - fast.begin_s)),
         keeps_speed: Some(fast.keeps_speed),
         forecast: Some(Forecast {
-            reaches: if known.is_some() { Bound::Limit } else { Bound::Doubling },
+            reaches: if known.is_some() {
+                Bound::Limit
+            } else {
+                Bound::Doubling
+            },
             level,
             in_ns: after(fast.slope),
             soonest_ns: after(fast.slope + fast.error),
@@ -132,7 +136,11 @@ pub fn of_fast(fast: &Fast, now_s: f64, limit: Option<f64>) -> Evidence {
 
 /// A logarithm in the metric's unit.
 fn of_logarithm(channel: Channel, value: f64) -> f64 {
-    channel.unit(if channel.is_floor() { value.exp() } else { value })
+    channel.unit(if channel.is_floor() {
+        value.exp()
+    } else {
+        value
+    })
 }
 
 /// Of a step or an excursion.

@@ -163,7 +163,9 @@ impl Excursions {
             return None;
         }
         let median = median_of(&mut gaps);
-        let regular = gaps.iter().all(|gap| (gap - median).abs() < REGULAR * median);
+        let regular = gaps
+            .iter()
+            .all(|gap| (gap - median).abs() < REGULAR * median);
         regular.then_some(median)
     }
 

@@ -152,7 +152,11 @@ fn find(
     let step = step(&logarithms(ring.blocks(position)), least(channel))?;
     let at_s = (oldest + step.at as u64) as f64 * block_s;
     let record = ring.record(position);
-    let record = if channel.is_floor() { record.max(1.0).ln() } else { record };
+    let record = if channel.is_floor() {
+        record.max(1.0).ln()
+    } else {
+        record
+    };
     // The coarser rings see it again.
     let is_news = at_s > last_s + 4.0 * block_s && step.after > record;
     (is_news && !explained(levels, completed, channel, &step)).then_some((at_s, step))

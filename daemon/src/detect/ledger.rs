@@ -6,11 +6,7 @@
 use std::collections::VecDeque;
 
 use super::{
-    block::Block,
-    channel::Channel,
-    median::median_of,
-    reading::Reading,
-    shape::MAD_TO_SIGMA,
+    block::Block, channel::Channel, median::median_of, reading::Reading, shape::MAD_TO_SIGMA,
 };
 
 const HOUR_S: f64 = 3600.0;
@@ -291,7 +287,12 @@ fn without_line(points: &[(f64, f64)]) -> Option<Vec<f64>> {
     let spread: f64 = known().map(|(x, _)| (x - x0).powi(2)).sum();
     let shared: f64 = known().map(|(x, y)| (x - x0) * (y - y0)).sum();
     let slope = shared / spread;
-    Some(points.iter().map(|(x, y)| y - y0 - slope * (x - x0)).collect())
+    Some(
+        points
+            .iter()
+            .map(|(x, y)| y - y0 - slope * (x - x0))
+            .collect(),
+    )
 }
 
 /// Correlation of pairs, and the standard deviation of the second ones.

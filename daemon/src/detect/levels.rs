@@ -70,7 +70,9 @@ impl Level {
         }
         let values = block.values();
         // Beyond a ring's length, and the three blocks of its record, one missing block is like another.
-        let missing = self.next.max(self.position.saturating_sub(BLOCKS as u64 + 3));
+        let missing = self
+            .next
+            .max(self.position.saturating_sub(BLOCKS as u64 + 3));
         for (ring, value) in self.rings.iter_mut().zip(values) {
             if ring.is_none() && value.is_nan() {
                 continue;

@@ -22,6 +22,8 @@ mod runaway;
 mod shape;
 mod step;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod verdict;
 mod waits;
 mod watch;
@@ -169,9 +171,10 @@ impl Detector {
         self.lives
             .values()
             .map(|life| {
-                let groups = life.groups.values().map(|group| {
-                    size_of::<Group>() + of_subject(&group.subject)
-                });
+                let groups = life
+                    .groups
+                    .values()
+                    .map(|group| size_of::<Group>() + of_subject(&group.subject));
                 size_of::<Life>() + of_subject(&life.subject) + groups.sum::<usize>()
             })
             .sum()
@@ -203,7 +206,9 @@ impl Detector {
             self.series += 1;
             Subject::new(Watch::new(&reading, window.process.created))
         });
-        subject.watch.add(&reading, &mut self.scratch, &mut self.findings);
+        subject
+            .watch
+            .add(&reading, &mut self.scratch, &mut self.findings);
         let about = About {
             ts: window.ts,
             process: &life.process,
@@ -212,7 +217,13 @@ impl Detector {
         };
         subject.tell(&about, &mut self.findings, &mut self.tally, flags);
         for (name, group) in &mut life.groups {
-            group.close(name, &life.process, &mut self.scratch, &mut self.tally, flags);
+            group.close(
+                name,
+                &life.process,
+                &mut self.scratch,
+                &mut self.tally,
+                flags,
+            );
             group.begin(window);
         }
     }

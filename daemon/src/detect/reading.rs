@@ -48,7 +48,10 @@ impl Reading {
         let gauge = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
         let mut waits = Waits::default();
         let waits = reader.add(&window.delay, &mut waits).map(|()| waits);
-        let threads = window.threads.map(|threads| threads.live).or(kernel.threads);
+        let threads = window
+            .threads
+            .map(|threads| threads.live)
+            .or(kernel.threads);
         Some(Self {
             ts: window.ts,
             seconds,

@@ -110,9 +110,9 @@ impl Runaway {
     fn keeps_speed(&self) -> f64 {
         let level = |at: usize| {
             let part = &self.points[at..at + 3];
-            let sum = part.iter().fold((0.0, 0.0), |sum, point| {
-                (sum.0 + point.0, sum.1 + point.1)
-            });
+            let sum = part
+                .iter()
+                .fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
             (sum.0 / 3.0, sum.1 / 3.0)
         };
         let last = self.points.len() - 3;

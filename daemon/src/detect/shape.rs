@@ -169,7 +169,9 @@ fn interval(slopes: &mut [f64], half: f64) -> (f64, f64) {
     let last = slopes.len().saturating_sub(1);
     let below = (middle - half / 2.0).floor().max(1.0) as usize - 1;
     let above = ((middle + half / 2.0).ceil() as usize).min(last);
-    let low = *slopes.select_nth_unstable_by(below.min(last), f64::total_cmp).1;
+    let low = *slopes
+        .select_nth_unstable_by(below.min(last), f64::total_cmp)
+        .1;
     let high = *slopes.select_nth_unstable_by(above, f64::total_cmp).1;
     (low, high)
 }

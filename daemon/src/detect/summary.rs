@@ -62,7 +62,10 @@ fn subject(flag: &Flag) -> String {
 }
 
 fn per_hour(metric: Metric, value: f64) -> String {
-    let separator = if matches!(metric, Metric::MappedRate | Metric::CreationRate | Metric::DelayTail) {
+    let separator = if matches!(
+        metric,
+        Metric::MappedRate | Metric::CreationRate | Metric::DelayTail
+    ) {
         " per hour"
     } else {
         "/h"

@@ -118,7 +118,11 @@ pub fn may_climb(channel: Channel, outline: &Outline, context: &Context) -> bool
 fn outline_speaks_for(outline: &Outline, context: &Context) -> bool {
     let (base, top) = (outline.base(), outline.top());
     let young = context.age_s < YOUNG * context.horizon_s;
-    let speed = if young { KEEPS_SPEED_YOUNG } else { KEEPS_SPEED };
+    let speed = if young {
+        KEEPS_SPEED_YOUNG
+    } else {
+        KEEPS_SPEED
+    };
     let new = context.record.is_infinite() || top - context.record > NOVELTY * (top - base);
     new && outline.largest_jump <= LARGEST_JUMP
         && outline.rising >= RISING
@@ -170,7 +174,11 @@ fn relative_rise(channel: Channel, shape: &Shape) -> f64 {
 /// How long a ring must be to be trusted.
 fn patience_s(channel: Channel, relative: f64, forecast: &Forecast, context: &Context) -> f64 {
     let left = (PATIENCE * forecast.seconds).clamp(LEAST_PATIENCE_S, MOST_PATIENCE_S);
-    let share = if relative > 1.0 { HISTORY_LARGE } else { HISTORY };
+    let share = if relative > 1.0 {
+        HISTORY_LARGE
+    } else {
+        HISTORY
+    };
     let known = context.history_s * share;
     left.max(known)
         .max(flow_patience_s(channel, context.history_s))
@@ -220,7 +228,8 @@ impl Verdict {
             (1.0 - shape.outline.largest_jump) / (1.0 - LARGEST_JUMP),
             shape.outline.keeps_speed() / KEEPS_SPEED,
         ];
-        let shares = measures.map(|measure| (measure.max(0.0) / (1.0 + measure.max(0.0))).max(1e-3));
+        let shares =
+            measures.map(|measure| (measure.max(0.0) / (1.0 + measure.max(0.0))).max(1e-3));
         let product: f64 = shares.iter().product();
         product.powf(1.0 / shares.len() as f64)
     }
@@ -252,7 +261,8 @@ impl Verdict {
                 100.0 * shape.outline.keeps_speed()
             ),
         );
-        let above = (shape.outline.top() - context.record) / (shape.outline.top() - shape.outline.base());
+        let above =
+            (shape.outline.top() - context.record) / (shape.outline.top() - shape.outline.base());
         doubt(
             above < 0.8,
             format!("it had {:.0} % of the rise before", 100.0 * (1.0 - above)),

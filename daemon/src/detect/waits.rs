@@ -52,9 +52,8 @@ fn lower(bucket: usize) -> f64 {
 }
 
 /// Logarithms of the middles of the buckets, and those of the roots of their values' means.
-static MIDDLES: std::sync::LazyLock<[f64; BUCKETS]> = std::sync::LazyLock::new(|| {
-    std::array::from_fn(|i| 0.5 * (lower(i).ln() + lower(i + 1).ln()))
-});
+static MIDDLES: std::sync::LazyLock<[f64; BUCKETS]> =
+    std::sync::LazyLock::new(|| std::array::from_fn(|i| 0.5 * (lower(i).ln() + lower(i + 1).ln())));
 
 /// Counts of waits.
 #[derive(Clone, Debug)]
@@ -114,7 +113,11 @@ impl Waits {
         }
         let enough = |least: u64, value: f64| if count >= least { value } else { f64::NAN };
         let total = count as f64;
-        let median = if count >= FOR_TAIL { self.median(total) } else { f64::NAN };
+        let median = if count >= FOR_TAIL {
+            self.median(total)
+        } else {
+            f64::NAN
+        };
         WaitStatistics {
             count,
             typical: enough(FOR_MEAN, logs / total),
@@ -255,5 +258,86 @@ impl<'a> Counts<'a> {
             }
         }
         Some(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use slowburn_probes::event::Delays;
+
+    use super::*;
+    use crate::histogram::{DelayCounts, Summariser};
+
+    fn summary(counts: &std::collections::BTreeMap<u16, u32>) -> DelaySummary {
+        let mut sum = DelayCounts::default();
+        sum.add(&Delays {
+            counts: counts
+                .iter()
+                .map(|(bucket, count)| (*bucket, *count))
+                .collect(),
+            sum_ns: 1,
+            max_ns: u64::MAX,
+            unknown: 0,
+        });
+        Summariser::default().summarise(&sum)
+    }
+
+    proptest! {
+        /// What a window holds is read back bucket by bucket, and windows add up.
+        #[test]
+        fn windows_are_read_back(
+            counts in prop::collection::btree_map(0..histogram::BUCKETS as u16, 1..1_000_000_u32, 0..60),
+        ) {
+            let mut expected = Waits::default();
+            for (bucket, count) in &counts {
+                expected.count(usize::from(*bucket), u64::from(*count));
+            }
+            let mut read = Waits::default();
+            prop_assert!(Reader::default().add(&summary(&counts), &mut read).is_some());
+            prop_assert_eq!(&read.counts, &expected.counts);
+        }
+    }
+
+    #[test]
+    fn statistics_follow_the_waits() {
+        let mut waits = Waits::default();
+        waits.count(histogram::bucket(20_000), 990);
+        let calm = waits.statistics();
+        assert!(
+            (calm.typical.exp() / 20_000.0 - 1.0).abs() < 0.13,
+            "{calm:?}"
+        );
+        waits.count(histogram::bucket(2_000_000), 10);
+        let tail = waits.statistics();
+        assert!((tail.beyond_32.exp() - 0.01).abs() < 0.001, "{tail:?}");
+        assert!(
+            tail.typical - calm.typical < 0.06 && tail.heavy > calm.heavy,
+            "{tail:?}"
+        );
+        let mut few = Waits::default();
+        few.count(histogram::bucket(20_000), 2);
+        assert!(few.statistics().typical.is_nan());
+    }
+
+    #[test]
+    fn what_is_no_histogram_of_ours_is_refused() {
+        let mut reader = Reader::default();
+        let mut waits = Waits::default();
+        for hdr in [
+            None,
+            Some("!"),
+            Some(""),
+            Some("AAAA"),
+            Some("HISTFAAAAAN42mNgYGAAAAADAAE="),
+        ] {
+            let delay = DelaySummary {
+                count: 5,
+                hdr: hdr.map(str::to_owned),
+                ..DelaySummary::default()
+            };
+            assert!(reader.add(&delay, &mut waits).is_none(), "{hdr:?}");
+        }
+        assert!(reader.add(&DelaySummary::default(), &mut waits).is_some());
     }
 }

@@ -262,7 +262,8 @@ impl Watch {
         let bound = outline.base() + 0.1 * (outline.top() - outline.base());
         let last = blocks.iter().rposition(|value| *value <= bound);
         let begin = position + 1 - blocks.len() as u64 + last.map_or(0, |at| at as u64 + 1);
-        self.levels.moment(begin as f64 * self.levels.block_s(level))
+        self.levels
+            .moment(begin as f64 * self.levels.block_s(level))
     }
 
     fn day_climb(&self, days: &DayOverDay, now_s: f64) -> Climb {
@@ -326,7 +327,9 @@ impl Watch {
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.levels.heap_bytes() + size_of::<Ledger>() + self.ledger.heap_bytes()
+        self.levels.heap_bytes()
+            + size_of::<Ledger>()
+            + self.ledger.heap_bytes()
             + size_of::<Kinds>()
             + self.runaways.iter().map(Runaway::heap_bytes).sum::<usize>()
             + self.kinds.heap_bytes()
