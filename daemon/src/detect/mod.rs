@@ -43,6 +43,9 @@ use crate::stream::{
 /// Lives that were not heard of for this long are dropped: their last window was lost.
 const FORGET_NS: u64 = 3_600_000_000_000;
 
+/// Groups of like-named threads that a process may have.
+const MAX_GROUPS: usize = 64;
+
 /// How often such lives are looked for.
 const SWEEP_NS: u64 = 600_000_000_000;
 
@@ -238,9 +241,10 @@ impl Detector {
             return;
         }
         let name = group_name(&thread.name);
+        let room = life.groups.len() < MAX_GROUPS;
         let group = match life.groups.entry(name) {
             Entry::Occupied(group) => group.into_mut(),
-            Entry::Vacant(place) if self.series < self.config.max_series => {
+            Entry::Vacant(place) if self.series < self.config.max_series && room => {
                 self.series += 1;
                 place.insert(Group::new(thread, window))
             }

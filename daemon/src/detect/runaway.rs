@@ -3,10 +3,10 @@
 //! Rings judge nothing by less than five minutes. What will have doubled again within five minutes cannot wait for that.
 //! The price is that only a rise like a ruler's passes: hardly any noise, no bend, and nothing like it before.
 
-/// Windows looked at, and skipped at the beginning: what a service takes to start is no leak.
+/// Windows looked at, and skipped at the beginning: the first one may be any part of a start.
 const KEPT: usize = 32;
 const LEAST: usize = 16;
-const WARM_UP: u32 = 3;
+const WARM_UP: u32 = 1;
 
 /// It must have quadrupled since the first window kept, and double again so soon.
 const GROWTH: f64 = 4.0;

@@ -173,7 +173,7 @@ fn what_cannot_wait_is_raised_within_a_minute() {
     assert_eq!(
         flags[0].summary.split(" since").next(),
         Some(
-            "shop (pid 812): number of threads climbs by 3600/h (95 %: 3600 to 3600), from 12 to 50"
+            "shop (pid 812): number of threads climbs by 3600/h (95 %: 3600 to 3600), from 8 to 38"
         ),
         "{flags:?}"
     );
