@@ -47,10 +47,10 @@ pub fn of_ring(
     let shape = &verdict.shape;
     let unit = |value| channel.unit(value);
     let (base, rise) = (shape.outline.base(), shape.rise());
-    // Between the middles of the first and last quarter lie three quarters of the ring.
+    // From the middle of the first quarter to that of the last it is three quarters of the ring.
     let hours = 0.75 * context.horizon_s / HOUR_S;
     let slope = |slope: f64| {
-        let reached = base + 0.75 * slope * (shape.blocks - 1) as f64;
+        let reached = base + 0.75 * slope * shape.blocks as f64;
         (unit(reached) - unit(base)) / hours
     };
     Evidence {
