@@ -39,7 +39,8 @@ pub struct Levels {
     origin: Moment,
     /// Length of the first level's blocks.
     block_s: f64,
-    levels: Vec<Level>,
+    /// Finest first.
+    each: Vec<Level>,
 }
 
 /// A block that is complete.
@@ -101,7 +102,7 @@ impl Levels {
         Self {
             origin: Moment(first.ts.0.saturating_sub(length)),
             block_s: nominal(first.seconds).max(LEAST_BLOCK_S),
-            levels: vec![Level::new()],
+            each: vec![Level::new()],
         }
     }
 
@@ -122,7 +123,7 @@ impl Levels {
 
     /// A channel's ring at a level.
     pub fn ring(&self, level: usize, channel: Channel) -> Option<&Ring> {
-        self.levels.get(level)?.rings[channel as usize].as_deref()
+        self.each.get(level)?.rings[channel as usize].as_deref()
     }
 
     /// Adds a window and says which blocks are complete with it, finest first.
@@ -130,11 +131,11 @@ impl Levels {
         let end = self.seconds(reading.ts);
         // A window belongs where its middle is: its ends may be a little early or late.
         let position = ((end - reading.seconds / 2.0).max(0.0) / self.block_s) as u64;
-        let first = &mut self.levels[0];
+        let first = &mut self.each[0];
         if position > first.position && !first.filling.is_empty() {
             self.complete(0, completed);
         }
-        let first = &mut self.levels[0];
+        let first = &mut self.each[0];
         first.position = position.max(first.position);
         first.filling.add(reading);
         let until = (first.position + 1) as f64 * self.block_s;
@@ -145,7 +146,7 @@ impl Levels {
 
     /// Completes a level's block, and that of the next level if it was its second half.
     fn complete(&mut self, at: usize, completed: &mut Vec<Completed>) {
-        let level = &mut self.levels[at];
+        let level = &mut self.each[at];
         let position = level.position;
         let block = level.complete();
         level.position += 1;
@@ -157,14 +158,14 @@ impl Levels {
         if self.block_s(above) * BLOCKS as f64 > LONGEST_S {
             return;
         }
-        if self.levels.len() == above {
-            self.levels.push(Level::new());
+        if self.each.len() == above {
+            self.each.push(Level::new());
         }
         let half = position / 2;
-        if self.levels[above].position < half && !self.levels[above].filling.is_empty() {
+        if self.each[above].position < half && !self.each[above].filling.is_empty() {
             self.complete(above, completed);
         }
-        let next = &mut self.levels[above];
+        let next = &mut self.each[above];
         next.position = next.position.max(half);
         next.filling.merge(&block);
         if position % 2 == 1 {
@@ -174,9 +175,9 @@ impl Levels {
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        let levels = self.levels.capacity() * size_of::<Level>();
-        let rings = self.levels.iter().flat_map(|level| &level.rings);
-        let waits = self.levels.iter().filter(|level| !level.filling.is_empty());
+        let levels = self.each.capacity() * size_of::<Level>();
+        let rings = self.each.iter().flat_map(|level| &level.rings);
+        let waits = self.each.iter().filter(|level| !level.filling.is_empty());
         levels
             + rings.flatten().count() * size_of::<Ring>()
             + waits.count() * size_of::<super::waits::Waits>()

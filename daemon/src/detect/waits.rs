@@ -181,7 +181,8 @@ impl Reader {
         }
         self.unpack(delay.hdr.as_deref()?)?;
         let mut counts = Counts::new(&self.plain)?;
-        while let Some((index, count)) = counts.next()? {
+        while !counts.rest.is_empty() {
+            let (index, count) = counts.next()?;
             waits.count(index, count);
         }
         Some(())
@@ -226,21 +227,13 @@ impl<'a> Counts<'a> {
         })
     }
 
-    /// The next bucket that is not empty. `Some(None)` at the end, `None` if that comes within a number.
-    fn next(&mut self) -> Option<Option<(usize, u64)>> {
-        while !self.rest.is_empty() {
-            let number = self.number()?;
-            let value = (number >> 1) as i64 ^ -((number & 1) as i64);
-            if value < 0 {
-                self.index = self.index.saturating_add(value.unsigned_abs() as usize);
-                continue;
-            }
-            self.index += 1;
-            if value > 0 {
-                return Some(Some((self.index - 1, value as u64)));
-            }
-        }
-        Some(None)
+    /// The next bucket, or the last one of those that are skipped, with its count. `None` if it ends within a number.
+    fn next(&mut self) -> Option<(usize, u64)> {
+        let number = self.number()?;
+        let value = (number >> 1) as i64 ^ -((number & 1) as i64);
+        let skipped = value.min(0).unsigned_abs() as usize;
+        self.index = self.index.saturating_add(skipped.max(1));
+        Some((self.index - 1, value.max(0) as u64))
     }
 
     /// Seven bits a byte, lowest first; a ninth byte has eight.

@@ -203,14 +203,14 @@ impl Watch {
         slopes: &mut Vec<f64>,
     ) -> Option<Climb> {
         let Completed { level, position } = completed;
-        let block_s = self.levels.block_s(level);
-        let (horizon_s, history_s) = (block_s * length as f64, (position + 1) as f64 * block_s);
+        let unit_s = self.levels.block_s(level);
+        let (horizon_s, history_s) = (unit_s * length as f64, (position + 1) as f64 * unit_s);
         if history_s < horizon_s || !may_be_long_enough(channel, horizon_s, history_s) {
             return None;
         }
         let ring = self.levels.ring(level, channel)?;
-        let blocks = ring.blocks(position);
-        let (before, blocks) = blocks.split_at(BLOCKS - length);
+        let all = ring.blocks(position);
+        let (before, blocks) = all.split_at(BLOCKS - length);
         let context = Context {
             horizon_s,
             age_s: self.age_s + history_s,
@@ -220,7 +220,7 @@ impl Watch {
         };
         let verdict = self.judge(channel, completed, blocks, &context, slopes)?;
         let alarm = &mut self.alarms[alarm_of(channel)];
-        if verdict.explained || !alarm.pass_look(history_s, horizon_s, block_s) {
+        if verdict.explained || !alarm.pass_look(history_s, horizon_s, unit_s) {
             return None;
         }
         let interval = verdict.shape.interval(blocks, slopes);

@@ -203,8 +203,8 @@ fn print_cases(verdicts: &[(&Label, Verdict)], flags: &[Flag]) {
     println!();
     for (label, verdict) in verdicts {
         let missed = label.climbs() && !verdict.found;
-        let unnamed = OTHER_KINDS.contains(&label.kind.as_str())
-            && !verdict.kinds.iter().any(|kind| *kind == label.kind);
+        let unnamed =
+            OTHER_KINDS.contains(&label.kind.as_str()) && !verdict.kinds.contains(&label.kind);
         if verdict.wrong == 0 && !missed && !unnamed {
             continue;
         }
