@@ -84,11 +84,6 @@ impl Case {
         })
     }
 
-    /// Seconds since the case began.
-    pub fn seconds(&self, ts: Moment) -> f64 {
-        (ts.0 as f64 - BEGIN_NS as f64) / 1e9
-    }
-
     /// The next window, after the last one of the life before it if that has ended. `None` at the end.
     pub fn next(&mut self) -> Result<Option<Vec<Window>>> {
         self.line.clear();
@@ -166,6 +161,11 @@ impl Case {
         counts.add(&delays);
         self.summariser.summarise(&counts)
     }
+}
+
+/// Seconds since a case began.
+pub fn seconds(ts: Moment) -> f64 {
+    (ts.0 as i64 - BEGIN_NS as i64) as f64 / 1e9
 }
 
 fn moment(seconds: f64) -> Result<Moment> {

@@ -22,7 +22,7 @@ use slowburn::{
     stream::{Flag, FlagState, Metric},
 };
 
-use crate::case::Case;
+use crate::case::{Case, seconds};
 
 /// Feed the cases of a corpus through the detector.
 #[derive(Parser)]
@@ -190,7 +190,7 @@ fn line(case: &Case, flag: &Flag) -> Result<Option<String>> {
     };
     let raised = Raised {
         case: &case.id,
-        t: case.seconds(flag.ts),
+        t: seconds(flag.ts),
         metric,
         kind: serde_json::to_value(flag.kind)?,
     };
