@@ -106,6 +106,12 @@ pub struct Run {
     /// Most tasks that can be followed at the same time (2.6 KB of kernel memory each)
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     pub max_tasks: u32,
+    /// CPU time that slowburn may use, its programs in the kernel included, in percent of one CPU; or none for no limit
+    ///
+    /// When it would use more, it measures less: fewer single events, then samples of mapping calls, then no such calls, and
+    /// at the very last no waits. It measures more again when there is room. Each change is a record in the stream.
+    #[arg(long, value_name = "PERCENT|none", default_value = "1%", value_parser = budget)]
+    pub budget: BudgetChoice,
     /// Use these forms of hooks instead of the best that work, such as sched=raw,mem=kprobe
     ///
     /// The forms are, best first, tp_btf, raw and classic for sched; fexit, kprobe and syscall for mem. With mem=none, sizes
@@ -197,6 +203,10 @@ pub fn file(path: &std::path::Path) -> Option<PathBuf> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HookChoice(pub Preference);
 
+/// CPU time that may be used, as a share of one CPU; `None` for no limit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BudgetChoice(pub Option<f64>);
+
 fn name(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
         return Err("a name must not be empty".into());
@@ -267,6 +277,21 @@ fn ring_size(text: &str) -> Result<u32, String> {
     Ok(value as u32)
 }
 
+fn budget(text: &str) -> Result<BudgetChoice, String> {
+    if text == "none" {
+        return Ok(BudgetChoice(None));
+    }
+    let percent: Option<f64> = text.strip_suffix('%').and_then(|n| n.trim().parse().ok());
+    match percent {
+        // Draining an empty ring buffer alone takes 0.05 %.
+        Some(percent) if (0.05..=100.0).contains(&percent) => {
+            Ok(BudgetChoice(Some(percent / 100.0)))
+        }
+        Some(_) => Err("must be between 0.05% and 100%".into()),
+        None => Err("expected percent of one CPU, such as 0.5%, or none".into()),
+    }
+}
+
 fn hooks(text: &str) -> Result<HookChoice, String> {
     let mut preference = Preference::default();
     if text == "auto" {
@@ -335,7 +360,7 @@ mod tests {
 
     #[test]
     fn absurd_values_are_usage_errors() {
-        let bad: [&[&str]; 15] = [
+        let bad: [&[&str]; 20] = [
             &["--window", "0s"],
             &["--window", "1000h"],
             &["--window", "soon"],
@@ -351,6 +376,11 @@ mod tests {
             &["--rotate-keep", "3"],
             &["--hooks", "sched=fexit"],
             &["--hooks", "sched=none"],
+            &["--budget", "0.01%"],
+            &["--budget", "101%"],
+            &["--budget", "NaN%"],
+            &["--budget", "1"],
+            &["--budget", "little"],
         ];
         for args in bad {
             let all: Vec<_> = ["--service", "a"].iter().chain(args).copied().collect();
@@ -359,6 +389,14 @@ mod tests {
         }
         assert_eq!(run(&["--pid", "0"]).unwrap_err().exit_code(), 2);
         assert_eq!(run(&["--service", ""]).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn the_budget_is_one_percent_unless_said_otherwise() {
+        let budget = |args: &[&str]| run(&[&["--pid", "1"], args].concat()).unwrap().budget.0;
+        assert_eq!(budget(&[]), Some(0.01));
+        assert_eq!(budget(&["--budget", "0.25%"]), Some(0.0025));
+        assert_eq!(budget(&["--budget", "none"]), None);
     }
 
     #[test]

@@ -3,14 +3,17 @@
 //! The program is a thin `main` around this library, so that the tests can use the types of the stream.
 
 pub mod attach;
+pub mod budget;
 pub mod cli;
 pub mod commands;
 pub mod detect;
 pub mod histogram;
 pub mod meter;
+pub mod own_cost;
 pub mod pipeline;
 pub mod privileges;
 pub mod recording;
 pub mod scope;
 pub mod sink;
 pub mod stream;
+pub mod throttle;

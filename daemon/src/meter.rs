@@ -2,17 +2,21 @@
 //!
 //! A pure function of the events: it reads no clock and does no I/O.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::{
+    collections::{BTreeMap, HashMap, btree_map::Entry},
+    mem,
+};
 
 use slowburn_common::task::call;
 use slowburn_probes::event::{
-    Delays, Event, Life, MemoryFlow, Origin, ProcessAccount, Standing, Task, ThreadAccount,
+    Class, Delays, Event, Life, MemoryFlow, Origin, ProcessAccount, Standing, Task, ThreadAccount,
 };
 
 use crate::{
     histogram::{DelayCounts, Summariser},
     stream::{
-        KernelSummary, MemorySummary, Moment, ProcessId, Scope, ThreadId, ThreadSummary, Window,
+        DelaySummary, KernelSummary, MemorySummary, Moment, OwnSummary, ProcessId, Scope, ThreadId,
+        ThreadSummary, Window,
     },
 };
 
@@ -37,7 +41,8 @@ struct Thread {
     task: Task,
     began: bool,
     ended: bool,
-    memory: MemoryFlow,
+    /// Few threads make any calls in a window.
+    memory: Option<Box<MemoryFlow>>,
     delays: DelayCounts,
     account: Option<ThreadAccount>,
 }
@@ -48,14 +53,16 @@ impl Thread {
             task: *task,
             began: false,
             ended: false,
-            memory: MemoryFlow::default(),
+            memory: None,
             delays: DelayCounts::default(),
             account: None,
         }
     }
 
     fn is_idle(&self) -> bool {
-        self.delays.is_empty() && self.memory.is_empty()
+        // Without hooks on waits, only the kernel knows that it has waited.
+        let ran = self.account.is_some_and(|account| account.run_count > 0);
+        self.delays.is_empty() && self.memory.is_none() && !ran
     }
 }
 
@@ -69,13 +76,27 @@ pub struct Meter {
     processes: HashMap<Life, Process>,
     /// Threads that exist or did something in the current window. Idle ones cost nothing: they are made
     /// when the first sample of a window comes.
-    threads: HashMap<(Life, Life), Thread>,
+    threads: BTreeMap<(Life, Life), Box<Thread>>,
     lost: u64,
+    /// Single events among them that found the ring buffer full.
+    ring_lost: u64,
+    gap: Gap,
+    own: Option<OwnSummary>,
     /// Processes that began and ended within the current window.
     brief: usize,
     /// Those of them that found no room.
     refused: u64,
     summariser: Summariser,
+}
+
+/// What was not measured in the current window.
+#[derive(Clone, Copy, Default)]
+struct Gap {
+    waits_ns: u64,
+    calls_ns: u64,
+    one_in: u32,
+    /// The kernel's account of the waits is missing for some thread.
+    unaccounted: bool,
 }
 
 /// What a task's start or end means for its process.
@@ -108,7 +129,7 @@ impl Meter {
             // It has ended in this window and is back: found again, or taken over by a thread that executed a program.
             Entry::Occupied(mut thread) => thread.get_mut().ended = false,
             Entry::Vacant(place) if created => {
-                place.insert(Thread::new(task)).began = true;
+                place.insert(Box::new(Thread::new(task))).began = true;
             }
             Entry::Vacant(_) => {}
         }
@@ -143,7 +164,7 @@ impl Meter {
     /// Takes the number of processes since the last call that are in no window, because too many began and
     /// ended within it.
     pub fn take_refused(&mut self) -> u64 {
-        std::mem::take(&mut self.refused)
+        mem::take(&mut self.refused)
     }
 
     /// Adds a reading. Other events leave the meter as it is.
@@ -170,9 +191,32 @@ impl Meter {
                 entry.standing = *standing;
                 entry.memory.add(unseen);
             }
-            Event::Loss { count, .. } => self.lost += count,
+            Event::Loss { count, class, .. } => {
+                self.lost += count;
+                if matches!(class, Class::Mapping | Class::Exec | Class::Delay) {
+                    self.ring_lost += count;
+                }
+            }
+            Event::Gap {
+                waits_ns,
+                calls_ns,
+                one_in,
+                accounted,
+            } => {
+                self.gap = Gap {
+                    waits_ns: *waits_ns,
+                    calls_ns: *calls_ns,
+                    one_in: *one_in,
+                    unaccounted: *waits_ns > 0 && !accounted,
+                }
+            }
             _ => {}
         }
+    }
+
+    /// What slowburn itself used in the current window.
+    pub fn set_own(&mut self, own: OwnSummary) {
+        self.own = Some(own);
     }
 
     fn sample(
@@ -184,17 +228,25 @@ impl Meter {
     ) {
         let thread = self.thread(task);
         thread.task = *task;
-        thread.memory.add(memory);
+        if !memory.is_empty() {
+            thread.memory.get_or_insert_default().add(memory);
+        }
         thread.delays.add(delays);
-        thread.account = account;
+        let waited = *delays != Delays::default();
+        // Sampled more than once in a window only when something changes in how it is measured.
+        thread.account = match (thread.account, account) {
+            (Some(sum), Some(more)) => Some(added(sum, more)),
+            (sum, None) if !waited => sum,
+            (_, more) => more,
+        };
         if let Some(process) = self.processes.get_mut(&task.process) {
             process.memory.add(memory);
             process.delays.add(delays);
-            if *delays != Delays::default() {
-                process.waits = process.waits.zip(account).map(|(sum, more)| ThreadAccount {
-                    run_delay_ns: sum.run_delay_ns + more.run_delay_ns,
-                    run_count: sum.run_count + more.run_count,
-                });
+            if waited || account.is_some() {
+                process.waits = process
+                    .waits
+                    .zip(account)
+                    .map(|(sum, more)| added(sum, more));
             }
         }
     }
@@ -212,7 +264,7 @@ impl Meter {
     fn thread(&mut self, task: &Task) -> &mut Thread {
         self.threads
             .entry((task.process, task.thread))
-            .or_insert_with(|| Thread::new(task))
+            .or_insert_with(|| Box::new(Thread::new(task)))
     }
 
     /// Ends the current window: calls `out` with a window for each process, followed by its threads that did anything.
@@ -223,16 +275,20 @@ impl Meter {
         services: &[String],
         mut out: impl FnMut(Window),
     ) {
-        let mut threads: Vec<_> = self.threads.drain().map(|(_, thread)| thread).collect();
-        threads.sort_unstable_by_key(|t| (t.task.process, t.task.thread));
+        // Each is freed when its window is made.
+        let mut threads = mem::take(&mut self.threads).into_values().peekable();
         let mut processes: Vec<_> = self.processes.keys().copied().collect();
         processes.sort_unstable();
-        let mut threads = threads.into_iter().peekable();
         for life in processes {
             let common = Common {
                 ts: Moment(ts),
                 period_ns,
                 lost: self.lost,
+                gap: self.gap,
+                own: self.own.map(|own| OwnSummary {
+                    ring_lost: self.ring_lost,
+                    ..own
+                }),
             };
             let Some(process) = self.processes.get_mut(&life) else {
                 continue;
@@ -250,7 +306,17 @@ impl Meter {
             }
         }
         self.lost = 0;
+        self.ring_lost = 0;
+        self.gap = Gap::default();
+        self.own = None;
         self.brief = 0;
+    }
+}
+
+fn added(a: ThreadAccount, b: ThreadAccount) -> ThreadAccount {
+    ThreadAccount {
+        run_delay_ns: a.run_delay_ns + b.run_delay_ns,
+        run_count: a.run_count + b.run_count,
     }
 }
 
@@ -259,6 +325,27 @@ struct Common {
     ts: Moment,
     period_ns: u64,
     lost: u64,
+    gap: Gap,
+    own: Option<OwnSummary>,
+}
+
+impl Common {
+    /// Waits, unless they were not measured at all.
+    fn delay(&self, delays: &DelayCounts, summariser: &mut Summariser) -> Option<DelaySummary> {
+        let unmeasured_ns = (self.gap.waits_ns > 0).then_some(self.gap.waits_ns);
+        (self.gap.waits_ns < self.period_ns || self.gap.waits_ns == 0).then(|| DelaySummary {
+            unmeasured_ns,
+            ..summariser.summarise(delays)
+        })
+    }
+
+    fn memory(&self, flow: &MemoryFlow, standing: Option<Standing>) -> MemorySummary {
+        MemorySummary {
+            unmeasured_ns: (self.gap.calls_ns > 0).then_some(self.gap.calls_ns),
+            sampled: (self.gap.one_in > 1).then_some(self.gap.one_in),
+            ..memory(flow, standing)
+        }
+    }
 }
 
 impl Process {
@@ -284,10 +371,11 @@ impl Process {
         common: &Common,
         summariser: &mut Summariser,
     ) -> Window {
-        let delay = summariser.summarise(&std::mem::take(&mut self.delays));
-        let account = std::mem::take(&mut self.account);
+        let delay = common.delay(&mem::take(&mut self.delays), summariser);
+        let account = mem::take(&mut self.account);
         self.began = false;
         let waits = self.waits.replace(ThreadAccount::default());
+        let waits = waits.filter(|_| !common.gap.unaccounted);
         Window {
             ts: common.ts,
             scope: Scope::Process,
@@ -296,14 +384,15 @@ impl Process {
             period_ns: common.period_ns,
             ended: self.live == 0,
             delay,
-            memory: memory(&std::mem::take(&mut self.memory), self.standing.take()),
+            memory: common.memory(&mem::take(&mut self.memory), self.standing.take()),
             threads: Some(ThreadSummary {
                 live: self.live,
-                created: std::mem::take(&mut self.created),
-                exited: std::mem::take(&mut self.exited),
+                created: mem::take(&mut self.created),
+                exited: mem::take(&mut self.exited),
             }),
             kernel: kernel(&account, waits),
             lost: common.lost,
+            own: common.own,
         }
     }
 }
@@ -317,11 +406,15 @@ impl Thread {
             thread: Some(thread_id(&self.task)),
             period_ns: common.period_ns,
             ended: self.ended,
-            delay: summariser.summarise(&self.delays),
-            memory: memory(&self.memory, None),
+            delay: common.delay(&self.delays, summariser),
+            memory: common.memory(
+                self.memory.as_deref().unwrap_or(&MemoryFlow::default()),
+                None,
+            ),
             threads: None,
             kernel: kernel(&ProcessAccount::default(), self.account),
             lost: common.lost,
+            own: None,
         }
     }
 }
@@ -361,6 +454,7 @@ fn memory(flow: &MemoryFlow, standing: Option<Standing>) -> MemorySummary {
         failed_calls: flow.failed_calls,
         standing_reserved_bytes: standing.map(|s| s.reserved_bytes),
         standing_committed_bytes: standing.map(|s| s.committed_bytes),
+        ..MemorySummary::default()
     }
 }
 
@@ -444,7 +538,7 @@ mod tests {
         assert_eq!(got.len(), 3);
         assert_eq!(got[0].scope, Scope::Process);
         assert_eq!(got[0].process.service, "svc");
-        assert_eq!(got[0].delay.count, 7);
+        assert_eq!(got[0].delay.as_ref().unwrap().count, 7);
         assert_eq!(got[0].memory.reserved_bytes, 150);
         assert_eq!(got[0].kernel.run_count, Some(7));
         assert_eq!(
@@ -455,7 +549,10 @@ mod tests {
                 exited: 0
             })
         );
-        assert_eq!(got[1].delay.count + got[2].delay.count, 7);
+        assert_eq!(
+            got[1].delay.as_ref().unwrap().count + got[2].delay.as_ref().unwrap().count,
+            7
+        );
         assert_eq!(got[1].thread.as_ref().unwrap().name, "worker");
     }
 
@@ -468,7 +565,7 @@ mod tests {
         assert_eq!(meter.end(&task(1, 2, 5)), Turn::ThreadEnds);
         let got = windows(&mut meter);
         assert_eq!(got.len(), 1);
-        assert_eq!(got[0].delay.count, 4);
+        assert_eq!(got[0].delay.as_ref().unwrap().count, 4);
         assert_eq!(
             got[0].threads,
             Some(ThreadSummary {
@@ -479,7 +576,11 @@ mod tests {
         );
         assert_eq!(got[0].kernel.run_count, Some(4), "the dead thread's too");
         let next = windows(&mut meter);
-        assert_eq!(next[0].delay.count, 0, "a window starts empty");
+        assert_eq!(
+            next[0].delay.as_ref().unwrap().count,
+            0,
+            "a window starts empty"
+        );
         assert_eq!(next[0].kernel.run_count, Some(0));
     }
 
@@ -544,7 +645,10 @@ mod tests {
             delays,
             account: None,
         });
-        let sums: Vec<_> = windows(&mut meter).iter().map(|w| w.delay.sum_ns).collect();
+        let sums: Vec<_> = windows(&mut meter)
+            .iter()
+            .map(|w| w.delay.as_ref().unwrap().sum_ns)
+            .collect();
         assert_eq!(sums, [10, 10], "of the process and of its thread");
     }
 
@@ -626,7 +730,7 @@ mod tests {
                 if *ends || n + 1 == steps.len() {
                     for window in windows(&mut meter) {
                         let index = window.thread.as_ref().map_or(0, |thread| thread.tid as usize);
-                        let delay = &window.delay;
+                        let delay = window.delay.as_ref().unwrap();
                         let waits = [delay.count, delay.sum_ns, delay.unknown_count];
                         add(&mut got[index], numbers(&window.memory), waits);
                     }
@@ -642,7 +746,7 @@ mod tests {
         meter.begin(&task(1, 1, 1), Origin::Found);
         meter.add(&Event::Loss {
             ts: 1,
-            class: slowburn_probes::event::Class::Mapping,
+            class: Class::Mapping,
             count: 5,
         });
         assert_eq!(windows(&mut meter)[0].lost, 5);

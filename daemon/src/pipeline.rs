@@ -8,7 +8,7 @@ use crate::{
     detect::Detector,
     meter::{Meter, Turn, process_id, thread_id},
     stream::{
-        Culprit, Delay, Flag, Loss, LossClass, Mapping, Moment, Record, TargetEvent,
+        Culprit, Delay, Flag, Loss, LossClass, Mapping, Moment, OwnSummary, Record, TargetEvent,
         TargetEventKind, Thread, ThreadEventKind, Window,
     },
 };
@@ -109,23 +109,30 @@ impl Pipeline {
             }
             Event::Loss { ts, class, count } => self.lose(*ts, (*class).into(), *count, out),
             Event::WindowEnd { ts, period_ns } => self.end_window(*ts, *period_ns, out),
-            Event::StrangerExec { .. } | Event::Sample { .. } | Event::Process { .. } => {}
+            Event::StrangerExec { .. }
+            | Event::Sample { .. }
+            | Event::Process { .. }
+            | Event::Gap { .. } => {}
         }
+    }
+
+    /// What slowburn itself used in the current window.
+    pub fn set_own(&mut self, own: OwnSummary) {
+        self.meter.set_own(own);
     }
 
     /// Takes a window of a recording, as [`Event::WindowEnd`] makes them live, and passes on what the detector says to it.
     pub fn judge(&mut self, window: &Window, out: &mut impl FnMut(Record)) {
         self.detector.window(window, &mut self.flags);
-        self.findings(window.ts, out);
+        tell(&mut self.flags, out);
+        self.tell_refused(window.ts.0, out);
     }
 
-    fn findings(&mut self, ts: Moment, out: &mut impl FnMut(Record)) {
-        for flag in self.flags.drain(..) {
-            out(Record::Flag(Box::new(flag)));
-        }
+    /// Tells for how many values the detector had no room.
+    fn tell_refused(&mut self, ts: u64, out: &mut impl FnMut(Record)) {
         let refused = self.detector.take_refused();
         if refused > 0 {
-            self.lose(ts.0, LossClass::Series, refused, out);
+            self.lose(ts, LossClass::Series, refused, out);
         }
     }
 
@@ -140,15 +147,13 @@ impl Pipeline {
     }
 
     fn end_window(&mut self, ts: u64, period_ns: u64, out: &mut impl FnMut(Record)) {
-        let mut windows = Vec::new();
-        self.meter
-            .end_window(ts, period_ns, &self.names, |window| windows.push(window));
-        for window in windows {
-            let ts = window.ts;
-            self.detector.window(&window, &mut self.flags);
+        let (detector, flags) = (&mut self.detector, &mut self.flags);
+        self.meter.end_window(ts, period_ns, &self.names, |window| {
+            detector.window(&window, flags);
             out(Record::Window(Box::new(window)));
-            self.findings(ts, out);
-        }
+            tell(flags, out);
+        });
+        self.tell_refused(ts, out);
         let refused = self.meter.take_refused();
         if refused > 0 {
             self.lose(ts, LossClass::Window, refused, out);
@@ -301,6 +306,7 @@ impl Pipeline {
                 flags,
                 reserved_change,
                 committed_change,
+                one_in,
             } => {
                 let has_detail = !matches!(call, Call::Unmap | Call::Brk);
                 out(Record::Mapping(Mapping {
@@ -314,6 +320,7 @@ impl Pipeline {
                     committed_change_bytes: *committed_change,
                     detail: has_detail.then_some(*detail),
                     flags: (*call == Call::Map).then_some(*flags),
+                    sampled: (*one_in > 1).then_some(*one_in),
                 }));
             }
             Event::Delay {
@@ -341,6 +348,12 @@ impl Pipeline {
             }
             _ => {}
         }
+    }
+}
+
+fn tell(flags: &mut Vec<Flag>, out: &mut impl FnMut(Record)) {
+    for flag in flags.drain(..) {
+        out(Record::Flag(Box::new(flag)));
     }
 }
 

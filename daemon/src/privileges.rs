@@ -13,16 +13,20 @@ const KEPT: [Capability; 3] = [
 ];
 
 /// Gives up all other capabilities of this thread and of those it starts, for good. `writes_file` keeps what it
-/// takes to open the output anew, wherever it is.
+/// takes to open the output anew, wherever it is. `rehooks` keeps `CAP_PERFMON`: hooks that were taken off to stay within
+/// a budget are put back later, and the kernel asks for it then (`perf_event_open`).
 ///
 /// To be called before any thread is started: capabilities belong to threads.
 ///
 /// # Errors
 /// If the kernel refuses.
-pub fn give_up(writes_file: bool) -> Result<(), caps::errors::CapsError> {
+pub fn give_up(writes_file: bool, rehooks: bool) -> Result<(), caps::errors::CapsError> {
     let mut kept: CapsHashSet = KEPT.into_iter().collect();
     if writes_file {
         kept.insert(Capability::CAP_DAC_OVERRIDE);
+    }
+    if rehooks {
+        kept.insert(Capability::CAP_PERFMON);
     }
     let bounding = caps::read(None, CapSet::Bounding)?;
     for capability in bounding.difference(&kept) {

@@ -14,7 +14,7 @@ use std::{
 use slowburn_probes::linux::{ProbeError, Source};
 
 use crate::attach::{
-    AttachError, CgroupWatch, Host, Rule, Service, Target, begun, find, nurseries, poll,
+    AttachError, CgroupWatch, Host, Look, Rule, Service, Target, begun, find, nurseries, poll,
 };
 
 /// Rounds of looking for new members until none is found: one that forks while it is not followed yet
@@ -160,9 +160,10 @@ impl Scope {
     /// Follows members that are not followed yet. Returns how many there were.
     fn follow_members(&self, source: &mut Source, if_full: IfFull) -> Result<usize, ProbeError> {
         let followed: HashSet<u32> = source.processes().map(|(life, _)| life.id).collect();
+        let look = Look::new(&self.host);
         let mut new = 0;
         for (index, service) in (0..).zip(&self.services) {
-            for process in service.members(&self.host) {
+            for process in service.members_in(&look) {
                 if !followed.contains(&process.pid) && follow(source, process.pid, index, if_full)?
                 {
                     new += 1;

@@ -125,6 +125,8 @@ pub enum Record {
     Window(Box<Window>),
     /// Something is slowly getting worse, or no longer is.
     Flag(Box<Flag>),
+    /// slowburn measures less, to stay within its budget, or more again.
+    Budget(Box<BudgetChange>),
     /// Events or samples were lost.
     Loss(Loss),
     /// The daemon has detached. The last record of a run.
@@ -142,6 +144,7 @@ impl Record {
             Self::Delay(_) => "delay",
             Self::Window(_) => "window",
             Self::Flag(_) => "flag",
+            Self::Budget(_) => "budget",
             Self::Loss(_) => "loss",
             Self::Stop(_) => "stop",
         }
@@ -222,6 +225,9 @@ pub struct Limits {
     pub max_tasks: u32,
     /// Largest relative error of a delay read from the histogram.
     pub delay_precision: f64,
+    /// CPU time that slowburn may use, kernel side included, as a share of one CPU; absent if it is not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_share: Option<f64>,
 }
 
 /// A service that is watched.
@@ -353,6 +359,10 @@ pub struct Mapping {
     /// `flags` of map.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flags: Option<u32>,
+    /// Only one call in so many was looked at when this one returned; absent if each was. The changes are then those
+    /// since the last call that was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled: Option<u32>,
 }
 
 /// A call that changes an address space.
@@ -487,8 +497,9 @@ pub struct Window {
     /// True in the last window of a process or thread: it ended within the period.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ended: bool,
-    /// Waits for a CPU that ended within the period.
-    pub delay: DelaySummary,
+    /// Waits for a CPU that ended within the period; absent if they were not measured at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<DelaySummary>,
     /// What its calls did to the address space.
     pub memory: MemorySummary,
     /// Threads, for windows of processes.
@@ -498,11 +509,158 @@ pub struct Window {
     pub kernel: KernelSummary,
     /// Events of any class that were lost in the period, on the whole host; `loss` records tell them apart.
     pub lost: u64,
+    /// What slowburn itself used in the period, for whatever it watches; in windows of processes, the same in all of a period.
+    #[serde(rename = "self", default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnSummary>,
+}
+
+/// What slowburn itself used in a period.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OwnSummary {
+    /// CPU time.
+    #[serde(flatten)]
+    pub cost: Cost,
+    /// Resident memory of the daemon at the end of the period.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rss_bytes: Option<u64>,
+    /// Single events that found the ring buffer full.
+    pub ring_lost: u64,
+    /// How calls that change an address space are measured at the end of the period.
+    pub memory: MemoryStep,
+    /// How waits are measured at the end of the period.
+    pub sched: SchedStep,
+}
+
+/// CPU time of slowburn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Cost {
+    /// Of the daemon, its own system calls included.
+    pub user_cpu_ns: u64,
+    /// Of its programs in the kernel, over all CPUs.
+    pub kernel_cpu_ns: KernelCost,
+}
+
+impl Cost {
+    /// Adds another period.
+    pub fn add(&mut self, other: &Self) {
+        self.user_cpu_ns += other.user_cpu_ns;
+        self.kernel_cpu_ns.tasks += other.kernel_cpu_ns.tasks;
+        self.kernel_cpu_ns.sched += other.kernel_cpu_ns.sched;
+        self.kernel_cpu_ns.memory += other.kernel_cpu_ns.memory;
+    }
+
+    /// All of it.
+    pub fn total_ns(&self) -> u64 {
+        let kernel = &self.kernel_cpu_ns;
+        self.user_cpu_ns + kernel.tasks + kernel.sched + kernel.memory
+    }
+}
+
+/// CPU time of the programs in the kernel, by what they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct KernelCost {
+    /// Creation, exec and exit of tasks.
+    pub tasks: u64,
+    /// Wake-ups and switches.
+    pub sched: u64,
+    /// Calls that change an address space.
+    pub memory: u64,
+}
+
+/// How calls that change an address space are measured, from all to nothing.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryStep {
+    /// As asked for.
+    Full,
+    /// Only larger mappings are records.
+    Raised,
+    /// Besides, only one call in so many is looked at. Sizes stay whole.
+    Sampled,
+    /// Besides, no mapping is a record.
+    Silent,
+    /// No call is looked at. Sizes are read from `/proc` once a window.
+    Off,
+}
+
+/// How waits for a CPU are measured, from all to nothing.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum SchedStep {
+    /// As asked for.
+    Full,
+    /// Only longer waits are records.
+    Raised,
+    /// No wait is a record.
+    Silent,
+    /// No wait is measured.
+    Off,
+}
+
+/// slowburn measures less, to stay within its budget, or more again.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct BudgetChange {
+    /// When the change was complete.
+    pub ts: Moment,
+    /// Why.
+    pub reason: BudgetReason,
+    /// Steps until then.
+    pub before: Steps,
+    /// Steps from then on.
+    pub after: Steps,
+    /// Single waits of at least this are records from then on; absent if none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_ns: Option<u64>,
+    /// Mapping calls of at least this are records from then on; absent if none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_mapping_bytes: Option<u64>,
+    /// One mapping call in so many is looked at from then on; absent if each is, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled: Option<u32>,
+    /// The budget, as a share of one CPU.
+    pub budget_share: f64,
+    /// What was used, as a share of one CPU.
+    pub used_share: f64,
+    /// For how long that was measured.
+    pub interval_ns: u64,
+    /// What it was used for.
+    #[serde(flatten)]
+    pub cost: Cost,
+    /// The change as a sentence.
+    pub summary: String,
+}
+
+/// Where slowburn stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Steps {
+    /// For calls that change an address space.
+    pub memory: MemoryStep,
+    /// For waits.
+    pub sched: SchedStep,
+}
+
+/// Why slowburn measures less or more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BudgetReason {
+    /// More was used than the budget allows, or soon would be.
+    Above,
+    /// There has been room for more for a while.
+    Room,
+    /// The hooks could not be put back: the kernel refuses.
+    Refused,
 }
 
 /// Waits for a CPU.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DelaySummary {
+    /// Part of the period in which they were not measured, to stay within the budget; absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmeasured_ns: Option<u64>,
     /// How many.
     pub count: u64,
     /// Their sum.
@@ -563,6 +721,14 @@ pub struct MemorySummary {
     /// The private writable address space at the end of the period, from the calls seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standing_committed_bytes: Option<u64>,
+    /// Part of the period in which no call was looked at, to stay within the budget; absent if there is none. Calls, and
+    /// `discarded_bytes`, are those of the rest. Sizes are whole, but what was gained and given back again is in neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmeasured_ns: Option<u64>,
+    /// At least for a part of the period, only one call in so many was looked at: calls, and `discarded_bytes`, are
+    /// estimates. Sizes are as with `unmeasured_ns`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled: Option<u32>,
 }
 
 /// Threads of a process.

@@ -262,6 +262,8 @@ pub enum Event {
         reserved_change: i64,
         /// Change of the private writable address space in bytes.
         committed_change: i64,
+        /// One call in so many is looked at.
+        one_in: u32,
     },
     /// A single wait over the threshold.
     Delay {
@@ -312,6 +314,17 @@ pub enum Event {
         class: Class,
         /// How many.
         count: u64,
+    },
+    /// Part of the window that ends next was not measured, to save CPU time.
+    Gap {
+        /// For how long waits were not, in nanoseconds.
+        waits_ns: u64,
+        /// For how long calls were not: their effect on sizes is known all the same.
+        calls_ns: u64,
+        /// At the sparsest, one mapping call in so many was looked at; the counts are scaled.
+        one_in: u32,
+        /// Was the kernel asked for the waits of every thread instead?
+        accounted: bool,
     },
     /// A window ends here. All that belongs to it came before.
     WindowEnd {

@@ -23,7 +23,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use slowburn::stream::{
-    Line, LossClass, Record, Scope, Stop, TargetEvent, TargetEventKind, Window,
+    DelaySummary, Line, LossClass, Record, Scope, Stop, TargetEvent, TargetEventKind, Window,
 };
 use tempfile::TempDir;
 
@@ -277,8 +277,15 @@ impl Daemon {
         stdout: Stdio,
     ) -> Self {
         let errors = File::create(directory.path().join("stderr")).expect("the directory is ours");
+        // What a test asks for is to be measured, whatever it takes.
+        let unlimited: &[&str] = if args.contains(&"--budget") {
+            &[]
+        } else {
+            &["--budget", "none"]
+        };
         let child = Command::new(binary("slowburn"))
             .arg("run")
+            .args(unlimited)
             .args(args)
             .stdin(Stdio::null())
             .stdout(stdout)
@@ -565,6 +572,15 @@ impl Finished {
             .map(|(_, count)| count)
             .sum()
     }
+}
+
+/// The waits of a window.
+///
+/// # Panics
+/// If they were not measured.
+#[track_caller]
+pub fn delay_of(window: &Window) -> &DelaySummary {
+    window.delay.as_ref().expect("waits were measured")
 }
 
 /// A running workload. Killed when dropped.

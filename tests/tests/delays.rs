@@ -3,7 +3,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hdrhistogram::{Histogram, serialization::Deserializer};
 use slowburn::stream::{DelaySummary, Record};
-use slowburn_tests::{Daemon, Finished, Workload, needs_tracing};
+use slowburn_tests::{Daemon, Finished, Workload, delay_of, needs_tracing};
 
 /// A workload's pid, and the stream about it.
 fn watch(workload: &[&str], options: &[&str]) -> (u32, Finished) {
@@ -43,7 +43,7 @@ fn histograms_say_the_same_as_the_numbers() {
     for window in finished.windows() {
         let DelaySummary {
             count, max_ns, hdr, ..
-        } = &window.delay;
+        } = delay_of(window);
         assert_eq!(hdr.is_some(), *count > 0, "{window:?}");
         let Some(hdr) = hdr else { continue };
         let bytes = BASE64_STANDARD.decode(hdr).expect("it is base64");
@@ -52,10 +52,10 @@ fn histograms_say_the_same_as_the_numbers() {
             .expect("it is a histogram");
         assert_eq!(histogram.len(), *count);
         let quantiles = [
-            (0.5, window.delay.p50_ns),
-            (0.9, window.delay.p90_ns),
-            (0.99, window.delay.p99_ns),
-            (0.999, window.delay.p999_ns),
+            (0.5, delay_of(window).p50_ns),
+            (0.9, delay_of(window).p90_ns),
+            (0.99, delay_of(window).p99_ns),
+            (0.999, delay_of(window).p999_ns),
         ];
         for (quantile, value) in quantiles {
             let read = histogram.value_at_quantile(quantile).min(*max_ns);
@@ -63,12 +63,12 @@ fn histograms_say_the_same_as_the_numbers() {
                 value,
                 Some(read),
                 "quantile {quantile} of {:?}",
-                window.delay
+                delay_of(window)
             );
         }
         let precision = histogram.max().abs_diff(*max_ns) as f64 / (*max_ns).max(1) as f64;
         assert!(precision <= 1.0 / 16.0, "{} and {max_ns}", histogram.max());
-        let mean = window.delay.sum_ns as f64 / *count as f64;
+        let mean = delay_of(window).sum_ns as f64 / *count as f64;
         assert!(
             (histogram.mean() - mean).abs() <= mean / 16.0 + 1.0,
             "mean {} and {mean}",
@@ -118,7 +118,7 @@ fn slow_waits_have_a_culprit() {
     // Those in the histograms of at least that length, to the histogram's precision.
     let slower = |limit: u64| -> u64 {
         let windows = finished.process_windows(pid).into_iter();
-        let histograms = windows.filter_map(|w| w.delay.hdr.as_ref()).map(|hdr| {
+        let histograms = windows.filter_map(|w| delay_of(w).hdr.as_ref()).map(|hdr| {
             let bytes = BASE64_STANDARD.decode(hdr).expect("it is base64");
             let histogram: Histogram<u64> = Deserializer::new()
                 .deserialize(&mut bytes.as_slice())

@@ -11,7 +11,9 @@ use std::{
 };
 
 use slowburn::stream::{Record, Scope, TargetEventKind};
-use slowburn_tests::{Daemon, eventually, needs_tracing, schedstat, skip, tasks, unique_name};
+use slowburn_tests::{
+    Daemon, delay_of, eventually, needs_tracing, schedstat, skip, tasks, unique_name,
+};
 use tempfile::TempDir;
 
 /// How long a service is kept busy.
@@ -139,7 +141,7 @@ fn watch(service: &Service, work: impl FnOnce() -> u64) {
         let windows = finished.thread_windows(tid);
         let ours: u64 = windows
             .iter()
-            .map(|w| w.delay.count + w.delay.unknown_count)
+            .map(|w| delay_of(w).count + delay_of(w).unknown_count)
             .sum();
         // Services do not stand still at the edges: what they do of their own accord between two readings.
         let bound = (kernel / 100).max(20);
@@ -151,7 +153,7 @@ fn watch(service: &Service, work: impl FnOnce() -> u64) {
     assert!(pids.contains(&service.child.id()));
     // Those that were forked to do the work are in it too.
     let processes = finished.windows().filter(|w| w.scope == Scope::Process);
-    let waits: u64 = processes.map(|w| w.delay.count).sum();
+    let waits: u64 = processes.map(|w| delay_of(w).count).sum();
     println!(
         "{}: {answers} answers, {waits} waits in {} processes",
         service.name,

@@ -1,16 +1,20 @@
 //! Benchmarks: what slowburn costs, against others and against nothing. Each writes a table and its figures.
 
+mod daemon;
 mod figures;
 mod histogram;
 mod load;
 mod overhead;
+mod paced;
 mod probe;
 mod replay;
 mod report;
+mod scale;
 mod service;
 mod tracer;
+mod watcher;
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -38,6 +42,9 @@ pub struct Args {
     /// Write the results of all benchmarks so far into docs/performance.md and README.md
     #[arg(long)]
     report: bool,
+    /// How long `daemon` has a thread begin and end each millisecond
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=600))]
+    minutes: u16,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -50,6 +57,10 @@ enum Bench {
     Replay,
     /// What waits take on their way into a window, beside the hdrhistogram crate alone
     Histogram,
+    /// What an event costs with 10 to 50,000 threads in 1 to 200 services
+    Scale,
+    /// What the daemon takes itself, how fast it comes and goes, and whether it grows
+    Daemon,
 }
 
 impl Bench {
@@ -66,6 +77,7 @@ struct Setting<'a> {
     rounds: usize,
     /// Only these loads, if any are named.
     only: &'a [String],
+    churn: Duration,
 }
 
 impl Setting<'_> {
@@ -102,6 +114,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if !command::is_root() {
         bail!("tracing needs root: sudo -E env PATH=\"$PATH\" cargo xtask bench ...");
     }
+    if programs_are_timed() {
+        bail!(
+            "kernel.bpf_stats_enabled is 1: the kernel reads its clock twice in each run of every eBPF program, which would \
+             be most of what is measured; sysctl -w kernel.bpf_stats_enabled=0"
+        );
+    }
     let programs = test::build_programs()?;
     let directory = command::target_dir().join("bench");
     fs::create_dir_all(&directory)
@@ -111,12 +129,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         scratch: &directory,
         rounds: args.rounds.into(),
         only: &args.loads,
+        churn: Duration::from_mins(args.minutes.into()),
     };
     let outcome = match args.bench {
         Bench::Overhead => overhead::run(&setting)?,
         Bench::Probe => probe::run(&setting)?,
         Bench::Replay => replay::run(&setting)?,
         Bench::Histogram => histogram::run(&setting)?,
+        Bench::Scale => scale::run(&setting)?,
+        Bench::Daemon => daemon::run(&setting)?,
     };
     let name = args.bench.name();
     let document = Document {
@@ -145,6 +166,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         report::write(&directory)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn programs_are_timed() -> bool {
+    let setting = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled");
+    setting.is_ok_and(|setting| setting.trim() != "0")
 }
 
 fn cpu() -> String {

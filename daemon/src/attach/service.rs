@@ -7,6 +7,7 @@ use super::cgroup::{self, Chosen};
 use super::container::{self, Container};
 use super::group::{self, Bond, Group};
 use super::host::Host;
+use super::look::Look;
 use super::process::{self, FoundProcess, Life, NameKind, Process, Snapshot};
 use super::target;
 use super::unit::Manager;
@@ -56,6 +57,12 @@ impl Service {
     ///
     /// For processes by name and by pid all descendants belong to the service, too.
     pub fn members(&self, host: &Host) -> Vec<FoundProcess> {
+        self.members_in(&Look::new(host))
+    }
+
+    /// The same for one of several services, all by the same look at the host.
+    pub fn members_in(&self, look: &Look) -> Vec<FoundProcess> {
+        let host = look.host;
         match &self.follow {
             Follow::Cgroup(chosen) => chosen.members(host),
             Follow::Container { path, identity, .. } => {
@@ -65,16 +72,16 @@ impl Service {
                 };
                 let members = chosen.members(host);
                 if members.is_empty() && identity.is_some() {
-                    let snapshot = Snapshot::with_cgroups(host);
-                    let same = same_containers(host, &snapshot, identity.as_deref());
+                    let snapshot = look.with_cgroups();
+                    let same = same_containers(host, snapshot, identity.as_deref());
                     return snapshot.found(host, same.into_iter().flat_map(|found| found.pids));
                 }
                 members
             }
-            Follow::Name { name, bond } => named_members(host, name, bond.as_ref()),
+            Follow::Name { name, bond } => named_members(look, name, bond.as_ref()),
             Follow::Lives(lives) => {
-                let snapshot = Snapshot::plain(host);
-                let alive = alive(&snapshot, lives);
+                let snapshot = look.plain();
+                let alive = alive(snapshot, lives);
                 let pids = process::with_descendants(alive, &snapshot.children());
                 snapshot.found(host, pids)
             }
@@ -297,18 +304,17 @@ fn is_identity(host: &Host, id: &str, identity: Option<&str>) -> bool {
     })
 }
 
-fn named_members(host: &Host, name: &str, bond: Option<&Bond>) -> Vec<FoundProcess> {
+fn named_members(look: &Look, name: &str, bond: Option<&Bond>) -> Vec<FoundProcess> {
     let Some(bond) = bond else {
-        let snapshot = Snapshot::plain(host);
-        let matched = group::named(host, &snapshot, name);
+        let snapshot = look.plain();
+        let matched = group::named(look.host, snapshot, name);
         let pids = process::with_descendants(matched.into_keys(), &snapshot.children());
-        return snapshot.found(host, pids);
+        return snapshot.found(look.host, pids);
     };
-    let snapshot = Snapshot::with_cgroups(host);
-    let matched = group::named(host, &snapshot, name);
-    let groups = group::groups(host, &snapshot, &snapshot.children(), &matched);
-    let own = groups.into_iter().filter(|group| group.bond == *bond);
-    snapshot.found(host, own.flat_map(|group| group.pids))
+    let groups = look.groups(name);
+    let own = groups.iter().filter(|group| group.bond == *bond);
+    let pids = own.flat_map(|group| group.pids.iter().copied());
+    look.with_cgroups().found(look.host, pids)
 }
 
 fn alive(snapshot: &Snapshot, lives: &[Life]) -> impl Iterator<Item = u32> {

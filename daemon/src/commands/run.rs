@@ -31,10 +31,14 @@ use crate::{
         self, Hooks, Limits, LossClass, Moment, Record, RefusedHook, Start, Stop, StopReason,
         TargetEventKind, WatchedService,
     },
+    throttle::{self, Thresholds, Throttle},
 };
 
 /// How often the ring buffer is drained. At 200,000 events a second, 50 ms fill 1 MiB of it.
 const DRAIN: Duration = Duration::from_millis(50);
+
+/// Events that there is always memory for: 2 MB.
+const MOST_EVENTS: usize = 8_192;
 
 /// How often a target that was not found yet is looked for.
 const LOOK: Duration = Duration::from_millis(250);
@@ -54,7 +58,7 @@ pub fn run(options: &Run, kernel_log: bool) -> anyhow::Result<()> {
     };
     let source = Source::start(probe_options(options, kernel_log))?;
     let path = options.output_file();
-    if let Err(error) = privileges::give_up(path.is_some()) {
+    if let Err(error) = privileges::give_up(path.is_some(), options.budget.0.is_some()) {
         tracing::warn!("privileges that are not needed could not be given up: {error}");
     }
     let on_terminal = path.is_none() && io::stdout().is_terminal();
@@ -72,23 +76,19 @@ pub fn run(options: &Run, kernel_log: bool) -> anyhow::Result<()> {
         source,
         scope,
         Sinks::new(output, Terminal::new(options.quiet, on_terminal)),
-    );
+    )?;
     runtime.block_on(session.run())
 }
 
 fn probe_options(options: &Run, kernel_log: bool) -> linux::Options {
-    let (slow_ns, min_mapping_bytes) = match options.events {
-        Events::All => (0, 0),
-        Events::Slow => (options.slow.as_nanos() as u64, options.min_mapping),
-        Events::None => (u64::MAX, u64::MAX),
-    };
+    let thresholds = Thresholds::of(options);
     linux::Options {
         limits: linux::Limits {
             ring_bytes: options.ring_size,
             max_tasks: options.max_tasks,
         },
-        slow_ns,
-        min_mapping_bytes,
+        slow_ns: thresholds.slow_ns,
+        min_mapping_bytes: thresholds.min_mapping_bytes,
         preference: options.hooks.0,
         kernel_log,
     }
@@ -125,6 +125,7 @@ impl Sinks {
 struct Session<'a> {
     options: &'a Run,
     source: Source,
+    throttle: Throttle,
     scope: Scope,
     pipeline: Pipeline,
     sinks: Sinks,
@@ -152,11 +153,17 @@ impl Signals {
 }
 
 impl<'a> Session<'a> {
-    fn new(options: &'a Run, mut source: Source, scope: Scope, sinks: Sinks) -> Self {
+    fn new(
+        options: &'a Run,
+        mut source: Source,
+        scope: Scope,
+        sinks: Sinks,
+    ) -> anyhow::Result<Self> {
         let names = names(&scope);
         let started = source.begin();
-        Self {
+        Ok(Self {
             options,
+            throttle: Throttle::new(options, &mut source)?,
             source,
             scope,
             pipeline: Pipeline::new(
@@ -168,7 +175,7 @@ impl<'a> Session<'a> {
             events: Vec::new(),
             started,
             is_expected: false,
-        }
+        })
     }
 
     async fn run(&mut self) -> anyhow::Result<()> {
@@ -188,10 +195,15 @@ impl<'a> Session<'a> {
 
     /// Drains and ends windows until there is a reason to stop.
     async fn stream(&mut self, signals: &mut Signals) -> anyhow::Result<StopReason> {
+        self.throttle.begin(&mut self.source)?;
         let start = Instant::now();
-        let mut drains = every(start, DRAIN);
+        let mut drains = every(
+            start,
+            throttle::drain_interval(DRAIN, self.options.budget.0),
+        );
         let mut windows = every(start, self.options.window);
         let mut looks = every(start, LOOK);
+        let mut ticks = every(start, throttle::TICK);
         let made = self.scope.watch().and_then(|descriptor| {
             // SAFETY: the descriptor is open, and its only owner keeps it until it is dropped.
             unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }.ok()
@@ -207,6 +219,7 @@ impl<'a> Session<'a> {
                 () = readable(made.as_ref()) => self.cgroups_made()?,
                 _ = windows.tick() => self.end_window()?,
                 _ = looks.tick(), if self.scope.services().is_empty() => self.look_for_target()?,
+                _ = ticks.tick(), if self.throttle.has_budget() => self.keep_budget()?,
                 _ = drains.tick() => self.drain()?,
             }
             if self.sinks.output.is_closed() {
@@ -294,18 +307,35 @@ impl<'a> Session<'a> {
                 }
                 _ => {}
             }
+            self.throttle.note(event);
             self.pipeline
                 .event(event, &mut |record| self.sinks.record(record));
             self.is_expected &= !self.pipeline.any_alive();
         }
         events.clear();
+        // When a service is found, there is an event for each of its threads.
+        events.shrink_to(MOST_EVENTS);
         self.events = events;
+        Ok(())
+    }
+
+    /// Has less measured if too much CPU time is used, or more again.
+    fn keep_budget(&mut self) -> anyhow::Result<()> {
+        let change = self.throttle.tick(&mut self.source, &mut self.events)?;
+        self.process()?;
+        if let Some(change) = change {
+            self.sinks.record(Record::Budget(Box::new(change)));
+        }
         Ok(())
     }
 
     fn end_window(&mut self) -> anyhow::Result<()> {
         self.drain()?;
-        self.source.end_window(&mut self.events)?;
+        while self.source.end_window(&mut self.events)? {
+            self.process()?;
+        }
+        let own = self.throttle.end_window(&mut self.source)?;
+        self.pipeline.set_own(own);
         self.process()?;
         self.scope.rescan(&mut self.source, true)?;
         self.note_output_losses(self.source.now());
@@ -461,6 +491,7 @@ fn limits(options: &Run) -> Limits {
         ring_bytes: u64::from(options.ring_size),
         max_tasks: options.max_tasks,
         delay_precision: 1.0 / 16.0,
+        budget_share: options.budget.0,
     }
 }
 

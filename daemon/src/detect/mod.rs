@@ -108,8 +108,9 @@ struct Group {
     ts: Moment,
     seconds: f64,
     active: u64,
-    mapped_bytes: u64,
-    waits: Waits,
+    /// `None` where that of one of them is not known.
+    mapped_bytes: Option<u64>,
+    waits: Option<Waits>,
     /// The thread whose window came last.
     thread: ThreadId,
 }
@@ -325,20 +326,26 @@ impl Group {
             ts: window.ts,
             seconds: window.period_ns as f64 / 1e9,
             active: 0,
-            mapped_bytes: 0,
-            waits: Waits::default(),
+            mapped_bytes: Some(0),
+            waits: Some(Waits::default()),
             thread: thread.clone(),
         }
     }
 
     fn add(&mut self, thread: &ThreadId, window: &Window, reader: &mut Reader) {
         self.active += 1;
-        self.mapped_bytes += window.memory.reserved_bytes;
+        self.mapped_bytes = self
+            .mapped_bytes
+            .zip(reading::mapped_bytes(window))
+            .map(|(sum, bytes)| sum + bytes);
+        let more = reading::waits(window, reader);
+        self.waits = self.waits.take().zip(more).map(|(mut sum, more)| {
+            sum.add(&more);
+            sum
+        });
         if self.thread != *thread {
             self.thread = thread.clone();
         }
-        // A histogram that cannot be read is missing; the process's window says so in the same way.
-        let _ = reader.add(&window.delay, &mut self.waits);
     }
 
     /// Judges what has been added up.
@@ -350,8 +357,8 @@ impl Group {
         tally: &mut Tally,
         flags: &mut Vec<Flag>,
     ) {
-        let waits = std::mem::take(&mut self.waits);
-        let mapped_bytes = std::mem::take(&mut self.mapped_bytes);
+        let waits = self.waits.replace(Waits::default());
+        let mapped_bytes = self.mapped_bytes.replace(0);
         let reading = Reading::of_threads(self.ts, self.seconds, mapped_bytes, waits);
         let about = About {
             ts: self.ts,

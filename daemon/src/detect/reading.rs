@@ -46,8 +46,7 @@ impl Reading {
         let seconds = window.period_ns as f64 / 1e9;
         let (memory, kernel) = (&window.memory, &window.kernel);
         let gauge = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
-        let mut waits = Waits::default();
-        let waits = reader.add(&window.delay, &mut waits).map(|()| waits);
+        let waits = waits(window, reader);
         let threads = window
             .threads
             .map(|threads| threads.live)
@@ -60,7 +59,7 @@ impl Reading {
             resident: gauge(kernel.rss_bytes),
             threads: gauge(threads),
             descriptors: gauge(kernel.fds),
-            mapped: (memory.reserved_bytes as f64 / seconds + NO_RATE).ln(),
+            mapped: mapped(mapped_bytes(window), seconds),
             created: window.threads.map(|threads| threads.created),
             statistics: waits.as_ref().map(Waits::statistics),
             waits,
@@ -70,7 +69,12 @@ impl Reading {
     }
 
     /// Of like-named threads, which have waits and calls only.
-    pub fn of_threads(ts: Moment, seconds: f64, mapped_bytes: u64, waits: Waits) -> Self {
+    pub fn of_threads(
+        ts: Moment,
+        seconds: f64,
+        mapped_bytes: Option<u64>,
+        waits: Option<Waits>,
+    ) -> Self {
         Self {
             ts,
             seconds,
@@ -79,12 +83,34 @@ impl Reading {
             resident: f64::NAN,
             threads: f64::NAN,
             descriptors: f64::NAN,
-            mapped: (mapped_bytes as f64 / seconds + NO_RATE).ln(),
+            mapped: mapped(mapped_bytes, seconds),
             created: None,
-            statistics: Some(waits.statistics()),
-            waits: Some(waits),
+            statistics: waits.as_ref().map(Waits::statistics),
+            waits,
             memory_limit: None,
             tasks_limit: None,
         }
     }
+}
+
+/// Its waits; `None` if they were not measured for all of it, or cannot be read.
+pub fn waits(window: &Window, reader: &mut Reader) -> Option<Waits> {
+    let delay = window.delay.as_ref()?;
+    if delay.unmeasured_ns.is_some() {
+        return None;
+    }
+    let mut waits = Waits::default();
+    reader.add(delay, &mut waits)?;
+    Some(waits)
+}
+
+/// What it mapped; `None` where not each call was looked at: what was mapped and given back again is missing then.
+pub fn mapped_bytes(window: &Window) -> Option<u64> {
+    let memory = &window.memory;
+    let whole = memory.unmeasured_ns.is_none() && memory.sampled.is_none();
+    whole.then_some(memory.reserved_bytes)
+}
+
+fn mapped(bytes: Option<u64>, seconds: f64) -> f64 {
+    bytes.map_or(f64::NAN, |bytes| (bytes as f64 / seconds + NO_RATE).ln())
 }

@@ -45,11 +45,12 @@ fn empty(end_s: f64, period_s: f64) -> Window {
         thread: None,
         period_ns: (period_s * 1e9) as u64,
         ended: false,
-        delay: DelaySummary::default(),
+        delay: Some(DelaySummary::default()),
         memory: MemorySummary::default(),
         threads: None,
         kernel: KernelSummary::default(),
         lost: 0,
+        own: None,
     }
 }
 
@@ -208,7 +209,7 @@ fn growth_that_follows_the_load_is_not_flagged() {
             let load = 1.0 + t / 43_200.0;
             let grown = if follows { 1.0 + t / 43_200.0 } else { 1.0 };
             let mut window = committed(t, 30.0, 300.0 * load + noise.normal());
-            window.delay = waits(&mut summariser, 20_000, (3000.0 * grown) as u32);
+            window.delay = Some(waits(&mut summariser, 20_000, (3000.0 * grown) as u32));
             windows.push(window);
         }
         climbs(&fresh(windows))
@@ -238,7 +239,7 @@ fn waits_of_like_named_threads_are_judged_together() {
         for tid in 0..3 {
             let mut window = of_thread(empty(end_s, 10.0), &format!("worker-{tid}"), 900 + tid);
             let ns = 20_000.0 * (f64::from(i) / 200.0).exp();
-            window.delay = waits(&mut summariser, ns as u64, 50);
+            window.delay = Some(waits(&mut summariser, ns as u64, 50));
             windows.push(window);
         }
     }
@@ -308,8 +309,11 @@ fn odd_windows_do_no_harm() {
             let mut window = committed(0.0, 1.0, 1e9);
             window.ts = Moment(ts);
             window.period_ns = period;
-            window.delay.count = 7;
-            window.delay.hdr = Some("no histogram".to_owned());
+            window.delay = Some(DelaySummary {
+                count: 7,
+                hdr: Some("no histogram".to_owned()),
+                ..DelaySummary::default()
+            });
             run(&mut detector, [window.clone(), of_thread(window, "", 1)]);
         }
     }

@@ -53,6 +53,7 @@ impl Terminal {
         match record {
             Record::Window(window) if window.scope == Scope::Process => self.window(window),
             Record::Flag(flag) if flag.state != FlagState::Updated => self.flag(flag),
+            Record::Budget(change) => self.say(&change.summary),
             Record::Loss(loss) => self.totals.lost += loss.count,
             Record::Target(event) => match event.event {
                 TargetEventKind::Gone => self.say(&format!(
@@ -71,11 +72,10 @@ impl Terminal {
     }
 
     fn window(&mut self, window: &Window) {
-        self.totals.waits += window.delay.count;
-        self.totals.worst_p99_ns = self
-            .totals
-            .worst_p99_ns
-            .max(window.delay.p99_ns.unwrap_or(0));
+        if let Some(delay) = &window.delay {
+            self.totals.waits += delay.count;
+            self.totals.worst_p99_ns = self.totals.worst_p99_ns.max(delay.p99_ns.unwrap_or(0));
+        }
         self.totals.mapped += window.memory.reserved_bytes;
         self.totals.threads += window.threads.map_or(0, |t| t.live);
         self.totals.period_ns = window.period_ns;

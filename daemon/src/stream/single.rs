@@ -36,7 +36,8 @@ fn mapping(at: &[u8]) -> Option<&[u8]> {
     let at = signed(at.strip_prefix(br#","reserved_change_bytes":"#)?)?;
     let at = signed(at.strip_prefix(br#","committed_change_bytes":"#)?)?;
     let at = optional(at, br#","detail":"#, unsigned::<U32>)?;
-    optional(at, br#","flags":"#, unsigned::<U32>)
+    let at = optional(at, br#","flags":"#, unsigned::<U32>)?;
+    optional(at, br#","sampled":"#, unsigned::<U32>)
 }
 
 fn thread(at: &[u8]) -> Option<&[u8]> {
@@ -205,10 +206,11 @@ mod tests {
             ts in moment(), (process, thread) in process_and_thread(), call in call(), address in any::<u64>(),
             length_bytes in 0..10_u64.pow(19), reserved_change_bytes in -(1_i64 << 57)..1 << 57,
             committed_change_bytes in -9_i64..9, detail in small(), flags in small(),
+            sampled in small(),
         ) -> Record {
             Record::Mapping(Mapping {
                 ts, process, thread, call, address: format!("{address:#x}"), length_bytes, reserved_change_bytes,
-                committed_change_bytes, detail, flags,
+                committed_change_bytes, detail, flags, sampled,
             })
         }
     }

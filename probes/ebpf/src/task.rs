@@ -13,7 +13,7 @@ use aya_log_ebpf::debug;
 use slowburn_common::{
     Comm,
     event::{ExecEvent, Header, kind},
-    stats::Stat,
+    stats::{Stat, TIMED_TASKS},
     task::{MEMBERS_PER_ELEMENT, NO_SLOT, TaskRecord, cpu, origin},
 };
 
@@ -25,6 +25,7 @@ use crate::{
         emit, is_member, record_in, record_of, slot_of,
     },
     sched,
+    timer::Timer,
 };
 
 /// Deepest cgroup level looked at when an exec is matched against the followed cgroups.
@@ -76,6 +77,7 @@ pub fn created(
     };
     let is_thread = tgid == creator.tgid;
     let (vm_pages, data_pages) = if is_thread { (0, 0) } else { child.mm_pages() };
+    let timer = timer_of(tid);
     follow(
         ctx,
         &Newcomer {
@@ -100,6 +102,22 @@ pub fn created(
             data_pages,
         },
     );
+    stop(timer);
+}
+
+/// A timer for one task in [`TIMED_TASKS`].
+#[inline(always)]
+fn timer_of(tid: u32) -> Option<Timer> {
+    u64::from(tid)
+        .is_multiple_of(TIMED_TASKS)
+        .then(Timer::start)
+}
+
+#[inline(always)]
+fn stop(timer: Option<Timer>) {
+    if let Some(timer) = timer {
+        timer.stop(Stat::TasksTimedNs);
+    }
 }
 
 /// A task exits. It is the current task.
@@ -107,9 +125,15 @@ pub fn created(
 pub fn exited() {
     let current = TypedTask::current();
     let tid = current.tid();
-    if !is_member(tid) {
-        return;
+    if is_member(tid) {
+        let timer = timer_of(tid);
+        ended(current, tid);
+        stop(timer);
     }
+}
+
+#[inline(always)]
+fn ended(current: TypedTask, tid: u32) {
     let Some(place) = slot_of(tid) else { return };
     // Off the tables first, so that nothing follows the id into its next life.
     leave(tid);

@@ -55,6 +55,16 @@ pub enum ProbeError {
         /// What was tried.
         refusals: Vec<Refusal>,
     },
+    /// Hooks that were taken off to save CPU time cannot be put back.
+    #[error(
+        "the hooks on {need} could not be put back ({reason}); they stay off. It takes CAP_BPF and CAP_PERFMON, and kernel 5.13 for fexit"
+    )]
+    NotBack {
+        /// What for.
+        need: Need,
+        /// What the kernel said.
+        reason: String,
+    },
     /// Something about a process could not be read.
     #[error("cannot read {what} of process {pid}: {source}")]
     Process {

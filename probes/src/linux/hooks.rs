@@ -1,6 +1,12 @@
 //! Choosing hooks: each need has several forms, best first, and the first that loads and attaches is used.
 
-use std::{error::Error, fmt};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    error::Error,
+    fmt, mem,
+    thread::{self, Builder, JoinHandle},
+};
 
 use aya::{
     Btf, Ebpf,
@@ -10,7 +16,7 @@ use aya::{
 use super::error::ProbeError;
 
 /// What a set of hooks is for. A need is hooked by one family as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Need {
     /// Creation, exec, exit and names of tasks.
     Tasks,
@@ -121,6 +127,57 @@ pub struct Hooks {
     pub refusals: Vec<Refusal>,
 }
 
+/// Keeps a program on its hook until it is dropped. The program stays loaded.
+type Link = Box<dyn Any + Send>;
+
+/// The programs of a need, and what holds them in place.
+pub struct Hooked {
+    hooks: Vec<Hook>,
+    /// One for each while they are in place.
+    links: Vec<Link>,
+    /// Drops those that were taken off last.
+    detaching: Option<JoinHandle<()>>,
+}
+
+impl Hooked {
+    /// Takes the programs off their hooks.
+    pub fn detach(&mut self) {
+        release(mem::take(&mut self.links));
+    }
+
+    /// The same without waiting for it.
+    pub fn detach_in_background(&mut self) {
+        let links = mem::take(&mut self.links);
+        let detaching = Builder::new().name("slowburn-detach".into());
+        // Without a thread, the links are dropped here and now.
+        self.detaching = detaching.spawn(move || release(links)).ok();
+    }
+
+    /// Waits until those that were taken off are.
+    pub fn wait_until_detached(&mut self) {
+        if let Some(detaching) = self.detaching.take() {
+            // It does nothing that could fail.
+            let _ = detaching.join();
+        }
+    }
+
+    /// Puts them back: all of them or, with what the kernel said, none. Needs `CAP_BPF` and `CAP_PERFMON`.
+    pub fn attach(&mut self, ebpf: &mut Ebpf) -> Result<(), String> {
+        for hook in self.hooks.iter().skip(self.links.len()) {
+            let program = find(ebpf, hook)?;
+            match put_in_place(program, &hook.target) {
+                Ok(link) => self.links.push(link),
+                Err(error) => {
+                    let refusal = format!("{}: {}", hook.program, explain(&error));
+                    self.detach();
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// One program and where it goes.
 struct Hook {
     program: String,
@@ -154,14 +211,15 @@ const TASK_EVENTS: [Event; 4] = [
     ("task", "task_rename", &[("pid", 8)]),
 ];
 
+/// Switches first: the stamp of a wake-up before there is anything to take it up would be far too old by then.
 const SCHED_EVENTS: [Event; 3] = [
-    ("sched", "sched_wakeup", &[("pid", 24)]),
-    ("sched", "sched_wakeup_new", &[("pid", 24)]),
     (
         "sched",
         "sched_switch",
         &[("prev_pid", 24), ("prev_state", 32), ("next_pid", 56)],
     ),
+    ("sched", "sched_wakeup", &[("pid", 24)]),
+    ("sched", "sched_wakeup_new", &[("pid", 24)]),
 ];
 
 const CALLS: [&str; 6] = ["mmap", "munmap", "mremap", "brk", "madvise", "mprotect"];
@@ -255,6 +313,25 @@ fn function_hook(name: &str, function: String, family: Family) -> Option<Hook> {
     })
 }
 
+/// Takes all programs off their hooks.
+pub fn detach(hooked: &mut BTreeMap<Need, Hooked>) {
+    let links = hooked
+        .values_mut()
+        .flat_map(|hooked| mem::take(&mut hooked.links));
+    release(links.collect());
+}
+
+/// Drops links at the same time. The kernel takes some 70 ms for each tracepoint of a system call, to wait until nobody can
+/// be in it any more: 1.2 s one after the other, and half of that together.
+fn release(links: Vec<Link>) {
+    thread::scope(|scope| {
+        for link in links {
+            // Without a thread, it is dropped here.
+            let _ = Builder::new().spawn_scoped(scope, || drop(link));
+        }
+    });
+}
+
 /// Attaches the best family that works for a need.
 ///
 /// # Errors
@@ -265,10 +342,10 @@ pub fn attach(
     need: Need,
     preference: Preference,
     refusals: &mut Vec<Refusal>,
-) -> Result<Family, ProbeError> {
+) -> Result<(Family, Hooked), ProbeError> {
     for family in preference.candidates(need) {
         match attach_family(ebpf, btf, need, family) {
-            Ok(()) => return Ok(family),
+            Ok(hooked) => return Ok((family, hooked)),
             Err(reason) => {
                 tracing::debug!(%need, %family, %reason, "hook refused");
                 refusals.push(Refusal {
@@ -290,68 +367,96 @@ pub fn attach(
 }
 
 /// Attaches all that a family cannot do without, and then what of the rest the kernel has.
-fn attach_family(ebpf: &mut Ebpf, btf: &Btf, need: Need, family: Family) -> Result<(), String> {
-    attach_all(ebpf, btf, &hooks(need, family))?;
+fn attach_family(ebpf: &mut Ebpf, btf: &Btf, need: Need, family: Family) -> Result<Hooked, String> {
+    let mut hooked = attach_all(ebpf, btf, hooks(need, family))?;
     for hooks in optional_hooks(need, family) {
-        if let Err(reason) = attach_all(ebpf, btf, &hooks) {
-            tracing::debug!(%need, %family, %reason, "hook left out");
+        match attach_all(ebpf, btf, hooks) {
+            Ok(more) => {
+                hooked.hooks.extend(more.hooks);
+                hooked.links.extend(more.links);
+            }
+            Err(reason) => tracing::debug!(%need, %family, %reason, "hook left out"),
         }
     }
-    Ok(())
+    Ok(hooked)
 }
 
 /// Loads and attaches programs; takes all of them down again if one is refused.
-fn attach_all(ebpf: &mut Ebpf, btf: &Btf, hooks: &[Hook]) -> Result<(), String> {
+fn attach_all(ebpf: &mut Ebpf, btf: &Btf, hooks: Vec<Hook>) -> Result<Hooked, String> {
+    let mut links = Vec::new();
     for (done, hook) in hooks.iter().enumerate() {
-        if let Err(reason) = attach_one(ebpf, btf, hook) {
-            for hook in &hooks[..=done] {
-                unload(ebpf, &hook.program);
+        match attach_one(ebpf, btf, hook) {
+            Ok(link) => links.push(link),
+            Err(reason) => {
+                drop(links);
+                for hook in &hooks[..=done] {
+                    ebpf.program_mut(&hook.program).map(unload);
+                }
+                return Err(format!("{}: {reason}", hook.program));
             }
-            return Err(format!("{}: {reason}", hook.program));
         }
     }
-    Ok(())
+    Ok(Hooked {
+        hooks,
+        links,
+        detaching: None,
+    })
 }
 
-fn attach_one(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<(), String> {
+fn attach_one(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<Link, String> {
     if let Target::Tracepoint(category, name, fields) = &hook.target {
         super::support::check_format(category, name, fields)?;
     }
-    let program = ebpf
-        .program_mut(&hook.program)
-        .ok_or_else(|| "not in the object".to_owned())?;
-    load_and_attach(program, btf, &hook.target).map_err(|e| explain(&e))
+    let program = find(ebpf, hook)?;
+    load(program, btf, &hook.target)
+        .and_then(|()| put_in_place(program, &hook.target))
+        .map_err(|e| explain(&e))
 }
 
-fn load_and_attach(program: &mut Program, btf: &Btf, target: &Target) -> Result<(), ProgramError> {
+fn find<'a>(ebpf: &'a mut Ebpf, hook: &Hook) -> Result<&'a mut Program, String> {
+    let program = ebpf.program_mut(&hook.program);
+    program.ok_or_else(|| "not in the object".to_owned())
+}
+
+fn load(program: &mut Program, btf: &Btf, target: &Target) -> Result<(), ProgramError> {
     match target {
-        Target::Btf(name) => {
+        Target::Btf(name) => <&mut BtfTracePoint>::try_from(program)?.load(name, btf),
+        Target::Raw(_) => <&mut RawTracePoint>::try_from(program)?.load(),
+        Target::Tracepoint(..) => <&mut TracePoint>::try_from(program)?.load(),
+        Target::Fexit(function) => <&mut FExit>::try_from(program)?.load(function, btf),
+        Target::Kprobe(_) => <&mut KProbe>::try_from(program)?.load(),
+    }
+}
+
+/// Attaches a loaded program. It stays attached for as long as what is returned is kept.
+fn put_in_place(program: &mut Program, target: &Target) -> Result<Link, ProgramError> {
+    Ok(match target {
+        Target::Btf(_) => {
             let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(name, btf)?;
-            program.attach()?;
+            let link = program.attach()?;
+            Box::new(program.take_link(link)?)
         }
         Target::Raw(name) => {
             let program: &mut RawTracePoint = program.try_into()?;
-            program.load()?;
-            program.attach(name)?;
+            let link = program.attach(name)?;
+            Box::new(program.take_link(link)?)
         }
         Target::Tracepoint(category, name, _) => {
             let program: &mut TracePoint = program.try_into()?;
-            program.load()?;
-            program.attach(category, name)?;
+            let link = program.attach(category, name)?;
+            Box::new(program.take_link(link)?)
         }
-        Target::Fexit(function) => {
+        Target::Fexit(_) => {
             let program: &mut FExit = program.try_into()?;
-            program.load(function, btf)?;
-            program.attach()?;
+            let link = program.attach()?;
+            Box::new(program.take_link(link)?)
         }
         Target::Kprobe(function) => {
             let program: &mut KProbe = program.try_into()?;
-            program.load()?;
-            program.attach(function, 0)?;
+            let link = program.attach(function, 0)?;
+            Box::new(program.take_link(link)?)
         }
-    }
-    Ok(())
+    })
 }
 
 /// The chain of causes in one line. The verifier's log goes to the debug log only: it can be megabytes.
@@ -376,11 +481,8 @@ fn explain(error: &ProgramError) -> String {
     text
 }
 
-/// Unloading a program drops its links first.
-fn unload(ebpf: &mut Ebpf, name: &str) {
-    let Some(program) = ebpf.program_mut(name) else {
-        return;
-    };
+/// Unloading a program drops its links first. One that was not loaded refuses.
+fn unload(program: &mut Program) {
     let _ = match program {
         Program::BtfTracePoint(p) => p.unload(),
         Program::RawTracePoint(p) => p.unload(),

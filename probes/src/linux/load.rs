@@ -1,6 +1,6 @@
 //! Loads the kernel-side object: sets sizes and offsets, attaches the hooks, and takes the maps.
 
-use std::{fs, io};
+use std::{collections::BTreeMap, fs, io};
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
@@ -13,8 +13,10 @@ use slowburn_common::{
 };
 
 use super::{
+    cost::Costs,
+    entry::Calibration,
     error::ProbeError,
-    hooks::{self, Hooks, Need, Preference},
+    hooks::{self, Family, Hooked, Hooks, Need, Preference},
     offsets::Offsets,
     seed::map_io,
     skipped::Skipped,
@@ -28,9 +30,12 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SLOWBURN_BPF_OBJECT
 
 /// Attached programs, and the maps that they share with the daemon.
 pub struct Loaded {
-    /// Keeps the programs attached; dropping it detaches them.
-    #[expect(dead_code, reason = "held for what its drop does")]
+    /// The programs.
     pub ebpf: Ebpf,
+    /// What holds them in place, by need; dropping it detaches them.
+    pub hooked: BTreeMap<Need, Hooked>,
+    /// What they cost.
+    pub costs: Costs,
     /// Runs of them that were left out.
     pub skipped: Skipped,
     /// Takes the kernel side's log messages, if there are any.
@@ -49,6 +54,12 @@ pub struct Loaded {
     pub tables: Tables,
     /// What was chosen.
     pub hooks: Hooks,
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        hooks::detach(&mut self.hooked);
+    }
 }
 
 /// Loads and attaches the programs. Nothing is followed yet.
@@ -79,7 +90,10 @@ pub fn load(options: &Options) -> Result<Loaded, ProbeError> {
             "tracefs is not mounted and cannot be ({error}): classic tracepoints are not available"
         );
     }
-    let hooks = attach(&mut ebpf, &btf, options.preference)?;
+    let calibration = Calibration::begin();
+    let (hooks, hooked) = attach(&mut ebpf, &btf, options.preference)?;
+    let entry_ns = calibration.end();
+    tracing::debug!(entry_ns, "what a program takes for a stranger");
     Ok(Loaded {
         logger,
         ring: take(&mut ebpf, "EVENTS")?,
@@ -88,7 +102,9 @@ pub fn load(options: &Options) -> Result<Loaded, ProbeError> {
         followed_cgroups: take(&mut ebpf, "FOLLOWED_CGROUPS")?,
         followed_names: take(&mut ebpf, "FOLLOWED_NAMES")?,
         skipped: Skipped::of(&ebpf),
+        costs: Costs::new(entry_ns),
         ebpf,
+        hooked,
         tables,
         hooks,
     })
@@ -179,18 +195,28 @@ fn load_error(error: EbpfError, options: &Options, slots: u32) -> ProbeError {
 }
 
 /// The hooks on tasks first: processes are looked up after they are in place, so that none slips through.
-fn attach(ebpf: &mut Ebpf, btf: &Btf, preference: Preference) -> Result<Hooks, ProbeError> {
+fn attach(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    preference: Preference,
+) -> Result<(Hooks, BTreeMap<Need, Hooked>), ProbeError> {
     let mut refusals = Vec::new();
-    let mut attach = |need| hooks::attach(ebpf, btf, need, preference, &mut refusals);
+    let mut hooked = BTreeMap::new();
+    let mut attach = |need| -> Result<Family, ProbeError> {
+        let (family, links) = hooks::attach(ebpf, btf, need, preference, &mut refusals)?;
+        hooked.insert(need, links);
+        Ok(family)
+    };
     let tasks = attach(Need::Tasks)?;
     let memory = attach(Need::Memory)?;
     let sched = attach(Need::Sched)?;
-    Ok(Hooks {
+    let hooks = Hooks {
         tasks,
         sched,
         memory,
         refusals,
-    })
+    };
+    Ok((hooks, hooked))
 }
 
 fn array<'a>(ebpf: &'a Ebpf, name: &str) -> io::Result<&'a MapData> {

@@ -2,11 +2,14 @@
 
 mod account;
 mod clock;
+mod cost;
+mod entry;
 mod error;
 mod floor;
 mod hooks;
 mod load;
 mod offsets;
+mod rehook;
 mod run_time;
 mod seed;
 mod skipped;
@@ -16,6 +19,7 @@ mod tables;
 mod tracked;
 mod wire;
 
+pub use cost::{Cost, ProgramCost};
 pub use error::ProbeError;
 pub use floor::Floor;
 pub use hooks::{Family, Hooks, Need, Preference, Refusal};

@@ -14,7 +14,7 @@ use std::{
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use slowburn_common::task::{
-    Control, MEMBERS_PER_ELEMENT, NO_SLOT, SLOTS_PER_ELEMENT, TaskRecord, origin,
+    Control, MEMBERS_PER_ELEMENT, NO_SLOT, SLOTS_PER_ELEMENT, TaskRecord, cpu, origin,
 };
 
 use crate::event::{MemoryFlow, ProcessAccount, ThreadAccount};
@@ -155,6 +155,14 @@ impl Tables {
             (&raw mut (*control).min_mapping_bytes).write_volatile(min_mapping_bytes);
             (&raw mut (*control).report_execs).write_volatile(u32::from(report_execs));
         }
+        Ok(())
+    }
+
+    /// Has the programs look at one mapping call in so many, a power of two.
+    pub fn sample_mappings(&mut self, one_in: u32) -> io::Result<()> {
+        let control = self.control()?.as_ptr();
+        // SAFETY: as in `configure`.
+        unsafe { (&raw mut (*control).mapping_sample).write_volatile(u64::from(one_in)) };
         Ok(())
     }
 
@@ -317,6 +325,18 @@ impl Record {
         PagesChange {
             vm: adopt(vm, before.vm, kernel.vm),
             data: adopt(data, before.data, kernel.data),
+        }
+    }
+
+    /// Forgets whether and since when the task waits. What it waited before its next switch is then not known.
+    pub fn forget_wait(self) {
+        let record = self.0.as_ptr();
+        // SAFETY: as in `read!`; the programs that use these fields are off their hooks, but for those on the end of a
+        // task, which only read them.
+        unsafe {
+            (&raw mut (*record).enqueued_ns).write_volatile(0);
+            (&raw mut (*record).on_cpu).write_volatile(cpu::UNKNOWN);
+            (&raw mut (*record).kernel_delay_ns).write_volatile(0);
         }
     }
 

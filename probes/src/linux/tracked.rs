@@ -1,11 +1,16 @@
 //! A followed task as the daemon knows it, and what it did since it was last looked at.
 
+use std::mem;
+
 use slowburn_common::{
     histogram::{BUCKETS, lowest},
     task::Memory,
 };
 
-use super::tables::{Record, read};
+use super::{
+    account,
+    tables::{Record, read},
+};
 use crate::event::{Delays, Event, MemoryFlow, Task, ThreadAccount};
 
 /// A followed task, as the daemon knows it.
@@ -23,7 +28,8 @@ pub struct Tracked {
     delays: Vec<(u16, u32)>,
     /// Waits that were found in their buckets so far.
     found: u64,
-    memory: Memory,
+    /// Nothing as long as it has made no call.
+    memory: Option<Box<Memory>>,
     /// What the kernel's own account was at the last sample.
     account: Option<ThreadAccount>,
 }
@@ -40,7 +46,7 @@ impl Tracked {
             unknown_count: 0,
             delays: Vec::new(),
             found: 0,
-            memory: Memory::default(),
+            memory: None,
             account,
         }
     }
@@ -48,9 +54,7 @@ impl Tracked {
     /// Takes what the task did since the last call; `None` if it did nothing.
     pub fn sample(&mut self, record: Record, page_shift: u32) -> Option<Event> {
         self.task.name = read!(record, comm);
-        let memory_now = read!(record, memory);
-        let memory = flow(&memory_now, &self.memory, page_shift);
-        self.memory = memory_now;
+        let memory = self.take_memory(read!(record, memory), page_shift);
         let waited = self.has_waited(record);
         if !waited && memory.is_empty() {
             return None;
@@ -68,6 +72,56 @@ impl Tracked {
         })
     }
 
+    fn take_memory(&mut self, now: Memory, page_shift: u32) -> MemoryFlow {
+        let before = self.memory.as_deref().copied().unwrap_or_default();
+        if now != before {
+            **self.memory.get_or_insert_default() = now;
+        }
+        flow(&now, &before, page_shift)
+    }
+
+    /// The same while the hooks on waits are off, when the record has nothing to say about them. `asks` the kernel for
+    /// them, if given; if false, they are in no account. Returns whether they are in one.
+    pub fn sample_without_waits(
+        &mut self,
+        record: Record,
+        page_shift: u32,
+        asks: Option<bool>,
+    ) -> (Option<Event>, bool) {
+        self.task.name = read!(record, comm);
+        let memory = self.take_memory(read!(record, memory), page_shift);
+        let asks = asks.filter(|_| !self.exited);
+        let mut account = None;
+        match asks {
+            Some(true) => {
+                let now = account::schedstat(self.task.process.id, self.task.thread.id);
+                account = self.take_account(now);
+            }
+            // Otherwise it would later be in the account of the window in which the kernel is asked again.
+            Some(false) => self.account = None,
+            None => {}
+        }
+        let ran = account.is_some_and(|account| account.run_count > 0);
+        let event = (ran || !memory.is_empty()).then(|| Event::Sample {
+            task: self.task,
+            memory,
+            delays: Delays::default(),
+            account,
+        });
+        (event, asks.is_none() || account.is_some())
+    }
+
+    /// What the kernel says about its waits since the last reading.
+    fn take_account(&mut self, now: Option<ThreadAccount>) -> Option<ThreadAccount> {
+        let before = self.account;
+        self.account = now.or(before);
+        let (before, now) = before.zip(now)?;
+        Some(ThreadAccount {
+            run_delay_ns: now.run_delay_ns.checked_sub(before.run_delay_ns)?,
+            run_count: now.run_count.checked_sub(before.run_count)?,
+        })
+    }
+
     /// Is there anything about its waits that was not taken yet? A wait is counted before its bucket is filled, so
     /// that the last reading may have come between the two.
     fn has_waited(&self, record: Record) -> bool {
@@ -82,15 +136,8 @@ impl Tracked {
         let (count, sum_ns) = (read!(record, delay_count), read!(record, delay_sum_ns));
         let unknown_count = read!(record, unknown_count);
         let buckets = read!(record, delays);
-        let now = record.kernel_account();
-        let account = self.account.zip(now).and_then(|(before, now)| {
-            Some(ThreadAccount {
-                run_delay_ns: now.run_delay_ns.checked_sub(before.run_delay_ns)?,
-                run_count: now.run_count.checked_sub(before.run_count)?,
-            })
-        });
-        self.account = now.or(self.account);
-        let counts = added(&buckets, &self.delays);
+        let account = self.take_account(record.kernel_account());
+        let counts = take_added(&buckets, &mut self.delays);
         self.found += counts.iter().map(|(_, n)| u64::from(*n)).sum::<u64>();
         // The longest wait may have been taken with the last sample although its bucket was not filled yet.
         let at_least = counts
@@ -105,33 +152,32 @@ impl Tracked {
         self.delay_count = count;
         self.delay_sum_ns = sum_ns;
         self.unknown_count = unknown_count;
-        self.delays = in_use(&buckets);
         (delays, account)
     }
 }
 
-/// The buckets in use and their counts, ascending: the form in which histograms are kept.
-fn in_use(buckets: &[u32; BUCKETS]) -> Vec<(u16, u32)> {
-    (0..)
-        .zip(buckets.iter().copied())
-        .filter(|(_, count)| *count != 0)
-        .collect()
-}
-
-/// What was added to a histogram since it was as [`in_use`] kept it. Goes through all buckets, because one that
-/// has wrapped to 0 is not in use, and yet was added to.
-fn added(now: &[u32; BUCKETS], before: &[(u16, u32)]) -> Vec<(u16, u32)> {
-    let mut before = before.iter().peekable();
-    (0..)
-        .zip(now)
-        .filter_map(|(bucket, count)| {
-            let old = before
-                .next_if(|(b, _)| *b == bucket)
-                .map_or(0, |(_, count)| *count);
-            let added = count.wrapping_sub(old);
-            (added != 0).then_some((bucket, added))
-        })
-        .collect()
+/// What was added to a histogram since these counts were taken of it. They are then those of now: ascending, and of every
+/// bucket that ever was in use, because one that has wrapped to 0 was added to.
+fn take_added(now: &[u32; BUCKETS], kept: &mut Vec<(u16, u32)>) -> Vec<(u16, u32)> {
+    let mut added = Vec::with_capacity(kept.len());
+    let mut place = 0;
+    for (bucket, &count) in (0..).zip(now) {
+        let before = match kept.get_mut(place) {
+            Some((b, before)) if *b == bucket => mem::replace(before, count),
+            // Nine of ten, mostly.
+            _ if count == 0 => continue,
+            _ => {
+                kept.insert(place, (bucket, count));
+                0
+            }
+        };
+        place += 1;
+        if count != before {
+            added.push((bucket, count.wrapping_sub(before)));
+        }
+    }
+    added.shrink_to_fit();
+    added
 }
 
 fn flow(now: &Memory, before: &Memory, shift: u32) -> MemoryFlow {
@@ -204,6 +250,8 @@ mod tests {
     #[test]
     fn difference_of_histograms() {
         let now = buckets(&[(1, 5), (4, 1), (7, 2)]);
+        let added =
+            |now: &[u32; BUCKETS], before: &[(u16, u32)]| take_added(now, &mut before.to_vec());
         assert_eq!(added(&now, &[]), [(1, 5), (4, 1), (7, 2)]);
         assert_eq!(added(&now, &[(1, 5), (7, 1)]), [(4, 1), (7, 1)]);
         assert_eq!(
@@ -239,7 +287,8 @@ mod tests {
             for (bucket, count) in start {
                 now[bucket] = now[bucket].wrapping_add(count);
             }
-            let mut kept = in_use(&now);
+            let mut kept = Vec::new();
+            take_added(&now, &mut kept);
             for period in periods {
                 let mut expected = [0_u32; BUCKETS];
                 for (bucket, count) in period {
@@ -248,8 +297,8 @@ mod tests {
                         now[bucket] = now[bucket].wrapping_add(count);
                     }
                 }
-                prop_assert_eq!(added(&now, &kept), in_use(&expected));
-                kept = in_use(&now);
+                let expected: Vec<_> = (0..).zip(expected).filter(|(_, count)| *count != 0).collect();
+                prop_assert_eq!(take_added(&now, &mut kept), expected);
             }
         }
 

@@ -252,6 +252,7 @@ fn mapping(ts: Moment, process: ProcessId, thread: ThreadId, rng: &mut Rng) -> M
         committed_change_bytes: if rng.bool() { change } else { 0 },
         detail: (!matches!(call, Unmap | Brk)).then_some(3),
         flags: (call == Map).then_some(34),
+        sampled: None,
     }
 }
 
@@ -309,7 +310,8 @@ impl Windows {
             thread: thread.cloned(),
             period_ns: PERIOD,
             ended: false,
-            delay: self.summariser.summarise(delays),
+            delay: Some(self.summariser.summarise(delays)),
+            own: None,
             memory: MemorySummary {
                 reserved_bytes: 64 << 20,
                 committed_bytes: 32 << 20,

@@ -4,7 +4,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use hdrhistogram::{Histogram, serialization::Deserializer};
 use slowburn::stream::{Record, Window};
 use slowburn_common::histogram::bucket;
-use slowburn_tests::{needs_tracing, skip};
+use slowburn_tests::{delay_of, needs_tracing, skip};
 
 use crate::{
     hooks,
@@ -43,7 +43,7 @@ fn from_histograms(windows: &[&Window]) -> Vec<u64> {
     let mut waits = Vec::new();
     for hdr in windows
         .iter()
-        .filter_map(|window| window.delay.hdr.as_ref())
+        .filter_map(|window| delay_of(window).hdr.as_ref())
     {
         let bytes = BASE64_STANDARD.decode(hdr).expect("it is base64");
         let histogram: Histogram<u64> = Deserializer::new()

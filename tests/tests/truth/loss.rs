@@ -7,7 +7,7 @@ use std::{
 };
 
 use slowburn::stream::{LossClass, Record, Scope, TargetEventKind, ThreadEventKind};
-use slowburn_tests::{Daemon, Finished, Workload, needs_tracing, number, skip};
+use slowburn_tests::{Daemon, Finished, Workload, delay_of, needs_tracing, number, skip};
 
 use crate::{
     hooks,
@@ -189,7 +189,7 @@ fn waits() {
         let unknown: u64 = finished
             .process_windows(watched.pid)
             .iter()
-            .map(|w| w.delay.unknown_count)
+            .map(|w| delay_of(w).unknown_count)
             .sum();
         let made: u64 = watched
             .kernel_waits()

@@ -31,6 +31,7 @@ pub struct Recorded {
     /// Waits that were seen to begin and to end.
     pub waits: u64,
     pub sum_ns: u64,
+    pub longest_ns: u64,
 }
 
 /// How many waits the kernel's own account lacks at most of those that a thread had: it leaves out those of one that is
@@ -155,6 +156,7 @@ fn waits(text: &str, names: &[&str]) -> Recording {
             if let Some(start) = start {
                 entry.waits += 1;
                 entry.sum_ns += now - start;
+                entry.longest_ns = entry.longest_ns.max(now - start);
             }
         } else if running.get(&id("pid=")) != Some(&true) {
             since.entry(id("pid=")).or_insert(now);
@@ -191,6 +193,7 @@ fn timeline_is_read_right() {
     let found = waits(text, &["a", "b"]);
     let a = found[&7];
     assert_eq!((a.runs, a.waits, a.sum_ns), (2, 2, 1_050_000));
+    assert_eq!(a.longest_ns, 1_000_000);
     let b = found[&8];
     assert_eq!((b.runs, b.waits), (1, 0), "b was not seen to wait");
     assert_eq!(waits(text, &["a"]).len(), 1, "nobody asked for b");

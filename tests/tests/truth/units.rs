@@ -16,7 +16,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use slowburn::stream::{Moment, Record, Scope, Start, StopReason, TargetEventKind, WatchedService};
 use slowburn_tests::{
-    Daemon, Finished, binary, eventually, schedstat, skip, slowburn, stderr_of, tasks, unique_name,
+    Daemon, Finished, binary, delay_of, eventually, schedstat, skip, slowburn, stderr_of, tasks,
+    unique_name,
 };
 use tempfile::TempDir;
 
@@ -915,9 +916,9 @@ fn quota() {
         "{before:?} to {after:?}"
     );
     assert!(windows.iter().all(|w| w.kernel.throttled_ns.is_some()));
-    let waits = sum(|w| w.delay.count + w.delay.unknown_count);
+    let waits = sum(|w| delay_of(w).count + delay_of(w).unknown_count);
     assert_eq!(waits, runs_after - runs_before);
-    let longest = windows.iter().map(|w| w.delay.max_ns).max();
+    let longest = windows.iter().map(|w| delay_of(w).max_ns).max();
     println!(
         "{} periods throttled, {} ms; {waits} waits, the longest of {longest:?} ns",
         ours.0,

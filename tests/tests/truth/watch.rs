@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use rustix::process::Signal;
 use serde_json::Value;
 use slowburn::stream::Window;
-use slowburn_tests::{Daemon, Finished, Schedstat, Workload, schedstat, settle, status, tasks};
+use slowburn_tests::{
+    Daemon, Finished, Schedstat, Workload, delay_of, schedstat, settle, status, tasks,
+};
 
 /// Waits by thread.
 pub type Waits = BTreeMap<u32, Schedstat>;
@@ -183,8 +185,10 @@ pub fn total<'a>(windows: impl IntoIterator<Item = &'a Window>) -> Ours {
     windows
         .into_iter()
         .fold(Ours::default(), |sum, window| Ours {
-            count: sum.count + window.delay.count,
-            with_unknown: sum.with_unknown + window.delay.count + window.delay.unknown_count,
-            sum_ns: sum.sum_ns + window.delay.sum_ns,
+            count: sum.count + delay_of(window).count,
+            with_unknown: sum.with_unknown
+                + delay_of(window).count
+                + delay_of(window).unknown_count,
+            sum_ns: sum.sum_ns + delay_of(window).sum_ns,
         })
 }

@@ -30,7 +30,7 @@ pub fn in_turn<C, T, E>(
 }
 
 /// A median, and the quartiles around it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     pub median: f64,
     pub low: f64,
@@ -57,9 +57,9 @@ impl Spread {
     }
 
     /// Whether a ratio says something: the middle half of all rounds agree to 1 %, or to half of what the ratio is off
-    /// from 1.
+    /// from 1. By their logarithms, so that a third is as far off as three times.
     pub fn is_meaningful(&self) -> bool {
-        self.high - self.low <= f64::max(0.01, (self.median - 1.0).abs() / 2.0)
+        (self.high / self.low).ln() <= f64::max(0.01, self.median.ln().abs() / 2.0)
     }
 }
 
@@ -139,5 +139,6 @@ mod tests {
             "noise (0.970 to 1.060)"
         );
         assert!(ratio(0.999, 1.001, 1.004).is_meaningful());
+        assert!(!ratio(0.094, 0.127, 0.53).is_meaningful());
     }
 }

@@ -114,7 +114,8 @@ pub fn empty(programs: &Path) -> Result<Tracing> {
 pub fn slowburn(programs: &Path, scratch: &Path, pids: &[u32], more: &[&str]) -> Result<Tracing> {
     let output = scratch.join("events.jsonl");
     let mut command = Command::new(programs.join("slowburn"));
-    command.args(["run", "--quiet"]);
+    // A load that does nothing but what is hooked would soon have the hooks taken off.
+    command.args(["run", "--quiet", "--budget", "none"]);
     for pid in pids {
         command.args(["--pid", &pid.to_string()]);
     }

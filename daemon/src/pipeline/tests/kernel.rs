@@ -448,6 +448,7 @@ impl Kernel {
             flags: 0,
             reserved_change: 0,
             committed_change: 0,
+            one_in: 1,
         });
         self.told.push(Told::Mapping {
             ts,

@@ -3,14 +3,17 @@
 //!
 //! The conversation is always the same: the workload prints a line when it is ready, works when it has
 //! read a line, prints a line of facts, and lives on until its standard input is closed, so that `/proc`
-//! can be read before and after. Every workload is bounded in time and in count.
+//! can be read before and after. Every workload is bounded in time and in count, but for those of benchmarks that work as long as
+//! they are listened to.
 
 mod compat;
 mod counted;
 mod crew;
+mod gaps;
 mod heap;
 mod loops;
 mod maps;
+mod paced;
 mod processes;
 mod random;
 mod script;
@@ -70,6 +73,10 @@ enum Workload {
         #[arg(long, default_value = "1", value_parser = seconds)]
         seconds: Duration,
     },
+    /// Works at given rates, with as many threads as there may be, as long as its input lasts
+    Paced(paced::Rates),
+    /// Notes when it is disturbed, as long as its input lasts
+    Gaps,
     /// Does one thing again and again as fast as it can
     Loop {
         #[arg(value_enum)]
@@ -208,6 +215,8 @@ fn main() -> anyhow::Result<()> {
             no_oldest,
         } => compat::calls(native_last, !no_oldest),
         Workload::Shared { detach } => shared::calls(detach),
+        Workload::Paced(rates) => paced::run(&rates),
+        Workload::Gaps => gaps::run(),
         Workload::Loop { step, count } => loops::run(step, count),
         Workload::Mappings { rate, seconds } => maps::steady(rate, seconds),
         Workload::Threads {
