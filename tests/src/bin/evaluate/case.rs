@@ -117,7 +117,7 @@ impl Case {
             thread: None,
             period_ns: (reading.dt * 1e9) as u64,
             ended: false,
-            delay: self.delay(&reading.sched),
+            delay: Some(self.delay(&reading.sched)),
             memory: MemorySummary {
                 reserved_bytes: reading.alloc_bytes,
                 committed_bytes: reading.alloc_bytes,
@@ -139,6 +139,7 @@ impl Case {
                 ..KernelSummary::default()
             },
             lost: 0,
+            own: None,
         })
     }
 
