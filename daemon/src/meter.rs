@@ -473,6 +473,7 @@ fn kernel(account: &ProcessAccount, waits: Option<ThreadAccount>) -> KernelSumma
         throttled_ns: account.throttled_ns,
         throttled_periods: account.throttled_periods,
         host_steal_ns: account.host_steal_ns,
+        ..KernelSummary::default()
     }
 }
 

@@ -785,6 +785,12 @@ pub struct KernelSummary {
     /// Time the hypervisor ran something else, over all CPUs. It is not in the waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_steal_ns: Option<u64>,
+    /// Most memory that the process's cgroup may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
+    /// Most tasks that its cgroup may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tasks_limit: Option<u64>,
 }
 
 /// Something is slowly getting worse, or no longer is.
@@ -808,12 +814,24 @@ pub struct Flag {
     /// Which thread, for flags on threads.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub thread: Option<ThreadId>,
+    /// Which threads, for flags on several of like name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<ThreadGroup>,
     /// When the climb began, as far as can be told.
     pub since: Moment,
     /// Why it was decided.
     pub evidence: Evidence,
     /// The finding as a sentence.
     pub summary: String,
+}
+
+/// Threads of a process whose names differ in numbers only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ThreadGroup {
+    /// Their name, with `#` for each number.
+    pub name: String,
+    /// How many did anything in the last window.
+    pub active: u64,
 }
 
 /// State of a flag.
@@ -834,6 +852,12 @@ pub enum FlagState {
 pub enum FlagKind {
     /// It rises steadily.
     Climb,
+    /// It rose at once, and stays there. A single record, `raised`.
+    Step,
+    /// It was far above its usual level for some windows. A single record, `raised`.
+    Spike,
+    /// It comes back at regular intervals, or every day. A single record, `raised`.
+    Periodic,
 }
 
 /// What a flag is about.
@@ -848,8 +872,21 @@ pub enum Metric {
     MappedRate,
     /// Live threads.
     ThreadsLive,
-    /// 99th percentile of the run-queue delay, in nanoseconds.
+    /// 99th percentile of the run-queue delay, in nanoseconds. In recordings of earlier versions only: `delay` and
+    /// `delay_tail` see the whole histogram.
     DelayP99,
+    /// Address space, in bytes.
+    ReservedBytes,
+    /// Resident memory, in bytes.
+    RssBytes,
+    /// Threads created per second.
+    CreationRate,
+    /// Open file descriptors.
+    Fds,
+    /// Run-queue delay, in nanoseconds: the geometric mean, or one that gives long waits more weight.
+    Delay,
+    /// Share of waits that are many times as long as the median.
+    DelayTail,
 }
 
 /// What a flag rests on. Values in the metric's unit.
@@ -872,6 +909,66 @@ pub struct Evidence {
     /// Why it was cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleared_because: Option<String>,
+    /// How clearly every rule was passed: 0.5 is barely, 1 is beyond doubt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// The time looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub horizon_ns: Option<u64>,
+    /// Its levels in equal parts, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub levels: Vec<f64>,
+    /// Standard deviation about the line, as a share of the rise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise: Option<f64>,
+    /// Speed of the second half of that time compared with the first: below 1 it settles, above it quickens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeps_speed: Option<f64>,
+    /// Highest level held before the time looked at; absent if nothing is known of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record_before: Option<f64>,
+    /// How many times as much the service had to do at the end, by its switches; absent if no more than before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_ratio: Option<f64>,
+    /// For a climb from day to day: share of hours that are higher than the same hour of the day before, on the worse
+    /// of two days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hours_higher: Option<f64>,
+    /// For what is periodic: its period.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every_ns: Option<u64>,
+    /// What is left if it goes on like this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
+    /// What spoke against it, though not enough.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub against: Vec<String>,
+}
+
+/// When a climb arrives somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Forecast {
+    /// What is arrived at.
+    pub reaches: Bound,
+    /// The level there, in the metric's unit.
+    pub level: f64,
+    /// How long it takes.
+    pub in_ns: u64,
+    /// How long at the upper end of the slope's interval.
+    pub soonest_ns: u64,
+    /// How long at its lower end; absent if that is no rise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest_ns: Option<u64>,
+}
+
+/// Where a climb arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// The limit of the process or of its cgroup.
+    Limit,
+    /// Twice the level of now. No limit is known.
+    Doubling,
 }
 
 /// Something was lost.

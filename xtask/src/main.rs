@@ -6,6 +6,7 @@ mod cache;
 mod ci;
 mod command;
 mod ebpf_tools;
+mod eval;
 mod guest;
 mod lint;
 mod matrix;
@@ -41,6 +42,7 @@ enum Command {
     Test(test::Args),
     Vm(vm::Args),
     Bench(bench::Args),
+    Eval(eval::Args),
     /// Everything the continuous integration runs: lint, build-ebpf --check, test --install, vm
     Ci,
     BuildEbpf(build_ebpf::Args),
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Ci => ci::run(),
         Command::BuildEbpf(args) => build_ebpf::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Lint => lint::run().map(|()| ExitCode::SUCCESS),

@@ -1,96 +1,118 @@
-//! Says which series of windows climb: the first, simple detector.
+//! Says what slowly gets worse: windows in, findings out.
 //!
-//! It sees windows and nothing else: no clock, no I/O, and the same windows give the same flags. What it keeps is
-//! bounded: a ring of points a series, and a table of so many series.
+//! It sees windows and nothing else: no clock, no I/O, and the same windows give the same flags. What it keeps of a process
+//! or of a group of like-named threads is bounded however long it is watched, and so is the number of those.
+//!
+//! A window becomes a `reading`; readings add up to `block`s, of which rings of doubling length (`levels`, `ring`) keep the
+//! last 32. Each time a block is complete, its ring's `shape` is measured and judged (`verdict`); the `ledger` compares
+//! days. What passes often enough raises an `alarm`, which becomes a flag here.
 
-mod series;
+mod alarm;
+mod block;
+mod channel;
+mod evidence;
+mod excursion;
+mod kinds;
+mod ledger;
+mod levels;
+mod median;
+mod reading;
+mod ring;
+mod runaway;
+mod shape;
+mod step;
 mod summary;
 #[cfg(test)]
 mod tests;
-mod trend;
+mod verdict;
+mod waits;
+mod watch;
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use self::series::{Change, Finding, Series};
-use crate::stream::{Evidence, Flag, FlagKind, FlagState, Metric, Moment, Scope, Window};
-
-/// A p99 of fewer waits than this is the largest of them or close to it, and tells nothing.
-const MIN_WAITS: u64 = 50;
+use self::{
+    alarm::Change,
+    reading::Reading,
+    waits::{Reader, Waits},
+    watch::{Finding, Scratch, Watch},
+};
+use crate::stream::{
+    Flag, FlagKind, FlagState, Metric, Moment, ProcessId, Scope, ThreadGroup, ThreadId, Window,
+};
 
 /// Lives that were not heard of for this long are dropped: their last window was lost.
 const FORGET_NS: u64 = 3_600_000_000_000;
 
+/// Groups of like-named threads that a process may have.
+const MAX_GROUPS: usize = 64;
+
 /// How often such lives are looked for.
 const SWEEP_NS: u64 = 600_000_000_000;
 
-/// Sizes of the detector. Its thresholds are in `series`, next to their reasons.
+/// Sizes of the detector. Its rules are in `verdict`, next to their reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Series followed at the same time; about 1 KiB each once their rings are full.
+    /// Processes and groups of threads followed at the same time; some 25 KiB each once they are a week old.
     pub max_series: usize,
-    /// Windows skipped at the beginning of a life: what a service allocates to start is no leak.
-    pub warm_up: usize,
-    /// Windows with a value before a series is judged; at least 12.
-    pub min_windows: usize,
-    /// Windows remembered of a series; at least 12.
-    pub horizon: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            max_series: 8192,
-            warm_up: 3,
-            min_windows: 12,
-            horizon: 60,
-        }
+        Self { max_series: 2048 }
     }
 }
 
-/// Watches the windows of processes and threads for climbs.
+/// Watches the windows of processes and threads.
 #[derive(Debug)]
 pub struct Detector {
     config: Config,
     lives: BTreeMap<Key, Life>,
-    /// Series in all lives.
+    /// Processes and groups in all lives.
     series: usize,
     refused: u64,
     tally: Tally,
     next_sweep: Moment,
-    /// Reused by every evaluation.
-    scratch: Vec<f64>,
+    reader: Reader,
+    scratch: Scratch,
+    findings: Vec<Finding>,
 }
 
-/// A process (no thread) or thread. Ids come back, so the creation times belong to it. Ordered such that a
-/// process's threads follow it.
+/// A process. Ids come back, so the creation time belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     pid: u32,
     created: Moment,
-    thread: Option<(u32, Moment)>,
 }
 
-impl Key {
-    /// `None` for a window of a thread that does not say which.
-    fn of(window: &Window) -> Option<Self> {
-        let thread = match (window.scope, &window.thread) {
-            (Scope::Process, _) => None,
-            (Scope::Thread, Some(thread)) => Some((thread.tid, thread.created)),
-            (Scope::Thread, None) => return None,
-        };
-        Some(Self {
-            pid: window.process.pid,
-            created: window.process.created,
-            thread,
-        })
-    }
-}
-
-#[derive(Debug, Default)]
+/// A process with its groups of like-named threads.
+#[derive(Debug)]
 struct Life {
-    windows: usize,
+    process: ProcessId,
     last: Moment,
-    tracks: Vec<Track>,
+    subject: Option<Subject>,
+    groups: BTreeMap<String, Group>,
+}
+
+/// What flags are about.
+#[derive(Debug)]
+struct Subject {
+    watch: Watch,
+    raised: Vec<(Metric, Flag)>,
+}
+
+/// Threads of a process whose names differ in numbers only.
+#[derive(Debug)]
+struct Group {
+    subject: Option<Subject>,
+    /// The window that is being added up.
+    ts: Moment,
+    seconds: f64,
+    active: u64,
+    /// `None` where that of one of them is not known.
+    mapped_bytes: Option<u64>,
+    waits: Option<Waits>,
+    /// The thread whose window came last.
+    thread: ThreadId,
 }
 
 /// Flags so far, and those that are raised now.
@@ -98,14 +120,6 @@ struct Life {
 struct Tally {
     flags: u64,
     raised: usize,
-}
-
-/// A series, with the last record of its flag while that is raised.
-#[derive(Debug)]
-struct Track {
-    metric: Metric,
-    series: Series,
-    flag: Option<Box<Flag>>,
 }
 
 impl Detector {
@@ -118,55 +132,30 @@ impl Detector {
             refused: 0,
             tally: Tally::default(),
             next_sweep: Moment::default(),
-            scratch: Vec::new(),
+            reader: Reader::default(),
+            scratch: Scratch::default(),
+            findings: Vec::new(),
         }
     }
 
-    /// Feeds one window; appends the flags that it raises, updates or clears.
+    /// Feeds one window; appends the flags that it raises, updates or clears. Windows of threads follow that of their process.
     pub fn window(&mut self, window: &Window, flags: &mut Vec<Flag>) {
         self.sweep(window.ts, flags);
-        let Some(key) = Key::of(window) else { return };
-        if window.ended {
-            self.end(key, window.ts, flags);
-            return;
-        }
-        let room = self.lives.len() < self.config.max_series;
-        let life = match self.lives.entry(key) {
-            Entry::Occupied(life) => life.into_mut(),
-            Entry::Vacant(place) if room => place.insert(Life::default()),
-            Entry::Vacant(_) => {
-                self.refused += 1;
-                return;
-            }
+        let key = Key {
+            pid: window.process.pid,
+            created: window.process.created,
         };
-        if life.windows > 0 && window.ts <= life.last {
-            return;
-        }
-        life.last = window.ts;
-        life.windows += 1;
-        if life.windows <= self.config.warm_up {
-            return;
-        }
-        for (metric, value) in values(window).into_iter().flatten() {
-            let room = self.series < self.config.max_series;
-            let Some((track, new)) = life.track(metric, window.ts, room) else {
-                self.refused += 1;
-                continue;
-            };
-            self.series += usize::from(new);
-            let Some(finding) =
-                track
-                    .series
-                    .feed(window.ts, value, &self.config, &mut self.scratch)
-            else {
-                continue;
-            };
-            flags.push(self.tally.record(track, window, finding));
+        match (window.scope, &window.thread) {
+            (Scope::Process, _) if window.ended => {
+                self.end(key, window.ts, "the process ended", flags);
+            }
+            (Scope::Process, _) => self.process(key, window, flags),
+            (Scope::Thread, Some(thread)) => self.thread(key, thread, window),
+            (Scope::Thread, None) => {}
         }
     }
 
-    /// Values that found no series to go to since the last call, because the table is full. A series that is
-    /// refused counts once for each of its windows.
+    /// Windows that found no series to go to since the last call, because the table is full.
     pub fn take_refused(&mut self) -> u64 {
         std::mem::take(&mut self.refused)
     }
@@ -176,20 +165,125 @@ impl Detector {
         self.tally.raised
     }
 
-    /// Closes a life; a process's takes those of its threads along.
-    fn end(&mut self, key: Key, ts: Moment, flags: &mut Vec<Flag>) {
-        let last = Key {
-            thread: key.thread.or(Some((u32::MAX, Moment(u64::MAX)))),
-            ..key
+    /// Bytes that it keeps, about.
+    pub fn heap_bytes(&self) -> usize {
+        let of_subject = |subject: &Option<Subject>| {
+            subject
+                .as_ref()
+                .map_or(0, |subject| subject.watch.heap_bytes())
         };
-        let ended: Vec<Key> = self.lives.range(key..=last).map(|(key, _)| *key).collect();
-        let why = if key.thread.is_some() {
-            "the thread ended"
-        } else {
-            "the process ended"
+        self.lives
+            .values()
+            .map(|life| {
+                let groups = life
+                    .groups
+                    .values()
+                    .map(|group| size_of::<Group>() + of_subject(&group.subject));
+                size_of::<Life>() + of_subject(&life.subject) + groups.sum::<usize>()
+            })
+            .sum()
+    }
+
+    fn process(&mut self, key: Key, window: &Window, flags: &mut Vec<Flag>) {
+        let Some(reading) = Reading::of(window, &mut self.reader) else {
+            return;
         };
-        for key in ended {
-            self.drop_life(key, ts, why, flags);
+        let room = self.series < self.config.max_series;
+        let life = match self.lives.entry(key) {
+            Entry::Occupied(life) => life.into_mut(),
+            Entry::Vacant(place) if room => place.insert(Life {
+                process: window.process.clone(),
+                last: Moment::default(),
+                subject: None,
+                groups: BTreeMap::new(),
+            }),
+            Entry::Vacant(_) => {
+                self.refused += 1;
+                return;
+            }
+        };
+        if life.subject.is_some() && window.ts <= life.last {
+            return;
+        }
+        life.last = window.ts;
+        let subject = life.subject.get_or_insert_with(|| {
+            self.series += 1;
+            Subject::new(Watch::new(&reading, window.process.created))
+        });
+        subject
+            .watch
+            .add(&reading, &mut self.scratch, &mut self.findings);
+        let about = About {
+            ts: window.ts,
+            process: &life.process,
+            thread: None,
+            threads: None,
+        };
+        subject.tell(&about, &mut self.findings, &mut self.tally, flags);
+        for (name, group) in &mut life.groups {
+            group.close(
+                name,
+                &life.process,
+                &mut self.scratch,
+                &mut self.tally,
+                flags,
+            );
+            group.begin(window);
+        }
+    }
+
+    /// Adds a thread's window to its group's. What that comes to is judged when the process's next window comes.
+    fn thread(&mut self, key: Key, thread: &ThreadId, window: &Window) {
+        let Some(life) = self.lives.get_mut(&key) else {
+            self.refused += u64::from(self.series >= self.config.max_series);
+            return;
+        };
+        if window.period_ns == 0 || window.ts < life.last {
+            return;
+        }
+        let name = group_name(&thread.name);
+        let room = life.groups.len() < MAX_GROUPS;
+        let group = match life.groups.entry(name) {
+            Entry::Occupied(group) => group.into_mut(),
+            Entry::Vacant(place) if self.series < self.config.max_series && room => {
+                self.series += 1;
+                place.insert(Group::new(thread, window))
+            }
+            Entry::Vacant(_) => {
+                self.refused += 1;
+                return;
+            }
+        };
+        group.add(thread, window, &mut self.reader);
+    }
+
+    /// Closes a life.
+    fn end(&mut self, key: Key, ts: Moment, why: &str, flags: &mut Vec<Flag>) {
+        let Some(mut life) = self.lives.remove(&key) else {
+            return;
+        };
+        self.series -= life.groups.len() + usize::from(life.subject.is_some());
+        if let Some(mut subject) = life.subject.take() {
+            let about = About {
+                ts,
+                process: &life.process,
+                thread: None,
+                threads: None,
+            };
+            subject.watch.end(why, &mut self.findings);
+            subject.tell(&about, &mut self.findings, &mut self.tally, flags);
+        }
+        for (name, group) in &mut life.groups {
+            let about = About {
+                ts,
+                process: &life.process,
+                thread: group.alone(),
+                threads: Some(group.named(name)),
+            };
+            if let Some(subject) = &mut group.subject {
+                subject.watch.end(why, &mut self.findings);
+                subject.tell(&about, &mut self.findings, &mut self.tally, flags);
+            }
         }
     }
 
@@ -207,124 +301,183 @@ impl Detector {
             .map(|(key, _)| *key)
             .collect();
         for key in silent {
-            self.drop_life(key, now, "nothing was heard of it for an hour", flags);
+            self.end(key, now, "nothing was heard of it for an hour", flags);
+        }
+    }
+}
+
+/// A name with `#` for each number in it: `worker-12` and `worker-3` are alike.
+fn group_name(name: &str) -> String {
+    let mut group = String::with_capacity(name.len());
+    for character in name.chars() {
+        if !character.is_ascii_digit() {
+            group.push(character);
+        } else if !group.ends_with('#') {
+            group.push('#');
+        }
+    }
+    group
+}
+
+impl Group {
+    fn new(thread: &ThreadId, window: &Window) -> Self {
+        Self {
+            subject: None,
+            ts: window.ts,
+            seconds: window.period_ns as f64 / 1e9,
+            active: 0,
+            mapped_bytes: Some(0),
+            waits: Some(Waits::default()),
+            thread: thread.clone(),
         }
     }
 
-    fn drop_life(&mut self, key: Key, ts: Moment, why: &str, flags: &mut Vec<Flag>) {
-        let Some(life) = self.lives.remove(&key) else {
-            return;
+    fn add(&mut self, thread: &ThreadId, window: &Window, reader: &mut Reader) {
+        self.active += 1;
+        self.mapped_bytes = self
+            .mapped_bytes
+            .zip(reading::mapped_bytes(window))
+            .map(|(sum, bytes)| sum + bytes);
+        let more = reading::waits(window, reader);
+        self.waits = self.waits.take().zip(more).map(|(mut sum, more)| {
+            sum.add(&more);
+            sum
+        });
+        if self.thread != *thread {
+            self.thread = thread.clone();
+        }
+    }
+
+    /// Judges what has been added up.
+    fn close(
+        &mut self,
+        name: &str,
+        process: &ProcessId,
+        scratch: &mut Scratch,
+        tally: &mut Tally,
+        flags: &mut Vec<Flag>,
+    ) {
+        let waits = self.waits.replace(Waits::default());
+        let mapped_bytes = self.mapped_bytes.replace(0);
+        let reading = Reading::of_threads(self.ts, self.seconds, mapped_bytes, waits);
+        let about = About {
+            ts: self.ts,
+            process,
+            thread: self.alone(),
+            threads: Some(self.named(name)),
         };
-        self.series -= life.tracks.len();
-        for flag in life.tracks.into_iter().filter_map(|track| track.flag) {
-            self.tally.raised -= 1;
-            let evidence = Evidence {
-                cleared_because: Some(why.to_owned()),
-                ..flag.evidence.clone()
-            };
-            let finding = Finding {
-                change: Change::Cleared,
-                since: flag.since,
-                evidence,
-            };
-            flags.push(record(*flag, ts, finding));
+        let created = self.thread.created;
+        let subject = self
+            .subject
+            .get_or_insert_with(|| Subject::new(Watch::new(&reading, created)));
+        let mut findings = Vec::new();
+        subject.watch.add(&reading, scratch, &mut findings);
+        subject.tell(&about, &mut findings, tally, flags);
+    }
+
+    /// Begins with the windows of this period.
+    fn begin(&mut self, window: &Window) {
+        self.ts = window.ts;
+        self.seconds = window.period_ns as f64 / 1e9;
+        self.active = 0;
+    }
+
+    /// The thread, if it is the only one.
+    fn alone(&self) -> Option<ThreadId> {
+        (self.active == 1).then(|| self.thread.clone())
+    }
+
+    fn named(&self, name: &str) -> ThreadGroup {
+        ThreadGroup {
+            name: name.to_owned(),
+            active: self.active,
         }
     }
 }
 
-impl Life {
-    /// The metric's series, and whether it is a new one. `None` if it would be but there is no room.
-    fn track(&mut self, metric: Metric, ts: Moment, room: bool) -> Option<(&mut Track, bool)> {
-        let known = self.tracks.iter().position(|track| track.metric == metric);
-        if known.is_none() {
-            if !room {
-                return None;
+/// What a finding is about.
+struct About<'a> {
+    ts: Moment,
+    process: &'a ProcessId,
+    thread: Option<ThreadId>,
+    threads: Option<ThreadGroup>,
+}
+
+impl Subject {
+    fn new(watch: Watch) -> Self {
+        Self {
+            watch,
+            raised: Vec::new(),
+        }
+    }
+
+    /// Makes records of what was found, and keeps those that are raised.
+    fn tell(
+        &mut self,
+        about: &About<'_>,
+        findings: &mut Vec<Finding>,
+        tally: &mut Tally,
+        flags: &mut Vec<Flag>,
+    ) {
+        for finding in findings.drain(..) {
+            flags.push(self.record(about, finding, tally));
+        }
+    }
+
+    fn record(&mut self, about: &About<'_>, finding: Finding, tally: &mut Tally) -> Flag {
+        let known = self
+            .raised
+            .iter()
+            .position(|(metric, _)| *metric == finding.metric)
+            .filter(|_| finding.kind == FlagKind::Climb && finding.change != Change::Raised);
+        let mut flag = match known {
+            Some(at) => self.raised.swap_remove(at).1,
+            None => about.raise(tally, &finding),
+        };
+        flag.ts = about.ts;
+        flag.state = match finding.change {
+            Change::Raised => FlagState::Raised,
+            Change::Updated => FlagState::Updated,
+            Change::Cleared => FlagState::Cleared,
+        };
+        flag.since = finding.since;
+        flag.evidence = finding.evidence;
+        flag.summary = summary::sentence(&flag);
+        if finding.kind == FlagKind::Climb {
+            match flag.state {
+                FlagState::Raised => tally.raised += 1,
+                FlagState::Updated => {}
+                FlagState::Cleared => tally.raised -= 1,
             }
-            self.tracks.push(Track {
-                metric,
-                series: Series::new(metric, ts),
-                flag: None,
-            });
+            if flag.state != FlagState::Cleared {
+                self.raised.push((finding.metric, flag.clone()));
+            }
         }
-        let at = known.unwrap_or(self.tracks.len() - 1);
-        Some((&mut self.tracks[at], known.is_none()))
-    }
-}
-
-impl Tally {
-    /// Makes a record of what a series found, and keeps it with the series as long as the flag is raised.
-    fn record(&mut self, track: &mut Track, window: &Window, finding: Finding) -> Flag {
-        let known = track.flag.take().map(|known| *known);
-        self.flags += u64::from(known.is_none());
-        let flag = known.unwrap_or_else(|| raise(self.flags, track.metric, window, &finding));
-        let flag = record(flag, window.ts, finding);
-        match flag.state {
-            FlagState::Raised => self.raised += 1,
-            FlagState::Updated => {}
-            FlagState::Cleared => self.raised -= 1,
-        }
-        track.flag = (flag.state != FlagState::Cleared).then(|| Box::new(flag.clone()));
         flag
     }
 }
 
-/// The values of a window that are judged; `None` for those that it does not have.
-fn values(window: &Window) -> [Option<(Metric, f64)>; 4] {
-    let memory = &window.memory;
-    let seconds = window.period_ns as f64 / 1e9;
-    // What was mapped and given back again is missing where not each call was looked at.
-    let whole = memory.unmeasured_ns.is_none() && memory.sampled.is_none();
-    let mapped = (window.period_ns > 0 && whole)
-        .then(|| (Metric::MappedRate, memory.reserved_bytes as f64 / seconds));
-    let enough = window
-        .delay
-        .as_ref()
-        .filter(|delay| delay.count >= MIN_WAITS);
-    let delay = enough
-        .and_then(|delay| delay.p99_ns)
-        .map(|p99| (Metric::DelayP99, p99 as f64));
-    // Committed memory and the number of threads are the process's; its threads share them.
-    if window.scope == Scope::Thread {
-        return [mapped, delay, None, None];
+impl About<'_> {
+    /// The first record of a flag.
+    fn raise(&self, tally: &mut Tally, finding: &Finding) -> Flag {
+        tally.flags += 1;
+        Flag {
+            ts: self.ts,
+            id: format!("f{}", tally.flags),
+            state: FlagState::Raised,
+            kind: finding.kind,
+            metric: finding.metric,
+            scope: if self.threads.is_some() {
+                Scope::Thread
+            } else {
+                Scope::Process
+            },
+            process: self.process.clone(),
+            thread: self.thread.clone(),
+            threads: self.threads.clone(),
+            since: finding.since,
+            evidence: finding.evidence.clone(),
+            summary: String::new(),
+        }
     }
-    let committed = memory.standing_committed_bytes.or(window.kernel.data_bytes);
-    let committed = committed.map(|bytes| (Metric::CommittedBytes, bytes as f64));
-    let threads = window
-        .threads
-        .map(|threads| (Metric::ThreadsLive, threads.live as f64));
-    [mapped, delay, committed, threads]
-}
-
-/// The first record of a flag.
-fn raise(number: u64, metric: Metric, window: &Window, finding: &Finding) -> Flag {
-    Flag {
-        ts: window.ts,
-        id: format!("f{number}"),
-        state: FlagState::Raised,
-        kind: FlagKind::Climb,
-        metric,
-        scope: window.scope,
-        process: window.process.clone(),
-        thread: window
-            .thread
-            .clone()
-            .filter(|_| window.scope == Scope::Thread),
-        since: finding.since,
-        evidence: finding.evidence.clone(),
-        summary: String::new(),
-    }
-}
-
-/// A flag's record with what is new.
-fn record(mut flag: Flag, ts: Moment, finding: Finding) -> Flag {
-    flag.ts = ts;
-    flag.state = match finding.change {
-        Change::Raised => FlagState::Raised,
-        Change::Updated => FlagState::Updated,
-        Change::Cleared => FlagState::Cleared,
-    };
-    flag.since = finding.since;
-    flag.evidence = finding.evidence;
-    flag.summary = summary::sentence(&flag);
-    flag
 }

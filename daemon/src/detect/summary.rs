@@ -1,54 +1,71 @@
 //! A flag as a sentence, with units a person reads at a glance.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
-use crate::stream::{Flag, FlagState, Metric, Moment};
+use crate::stream::{Flag, FlagKind, FlagState, Metric, Moment};
 
 /// The finding as a sentence.
 pub fn sentence(flag: &Flag) -> String {
     let (subject, evidence) = (subject(flag), &flag.evidence);
     let show = |value| quantity(flag.metric, value);
     let since = time_of_day(flag.since, flag.ts);
-    if flag.state == FlagState::Cleared {
-        let why = evidence
-            .cleared_because
-            .as_deref()
-            .unwrap_or("no reason given");
-        return format!(
-            "{subject} no longer climbs: {why}; it went from {} to {} since {since}",
-            show(evidence.baseline),
-            show(evidence.now)
-        );
+    let (from, to) = (show(evidence.baseline), show(evidence.now));
+    match (flag.kind, flag.state) {
+        (FlagKind::Climb, FlagState::Cleared) => {
+            let why = evidence
+                .cleared_because
+                .as_deref()
+                .unwrap_or("no reason given");
+            format!("{subject} no longer climbs: {why}; it went from {from} to {to} since {since}")
+        }
+        (FlagKind::Climb, _) => format!(
+            "{subject} climbs by {} (95 %: {} to {}), from {from} to {to} since {since}",
+            per_hour(flag.metric, evidence.slope_per_hour),
+            show(evidence.slope_low_per_hour),
+            show(evidence.slope_high_per_hour),
+        ),
+        (FlagKind::Step, _) => {
+            format!("{subject} stepped from {from} to {to} at {since}, and stays there")
+        }
+        (FlagKind::Spike, _) => format!("{subject} spiked from {from} to {to} at {since}"),
+        (FlagKind::Periodic, _) => {
+            let every = Duration::from_nanos(evidence.every_ns.unwrap_or(0));
+            let every = humantime::format_duration(Duration::from_secs(every.as_secs()));
+            format!("{subject} comes back every {every}: from {from} to {to}")
+        }
     }
-    format!(
-        "{subject} climbs by {} (95 %: {} to {}), from {} to {} since {since}",
-        per_hour(flag.metric, evidence.slope_per_hour),
-        show(evidence.slope_low_per_hour),
-        show(evidence.slope_high_per_hour),
-        show(evidence.baseline),
-        show(evidence.now),
-    )
 }
 
-/// Whose what: `shop (pid 812), thread worker-3 (tid 820): run-queue delay (p99)`.
+/// Whose what: `shop (pid 812), thread worker-3 (tid 820): run-queue delay`.
 fn subject(flag: &Flag) -> String {
     let process = format!("{} (pid {})", flag.process.service, flag.process.pid);
-    let thread = flag
-        .thread
-        .as_ref()
-        .map(|thread| format!(", thread {} (tid {})", thread.name, thread.tid))
-        .unwrap_or_default();
+    let thread = match (&flag.thread, &flag.threads) {
+        (Some(thread), _) => format!(", thread {} (tid {})", thread.name, thread.tid),
+        (None, Some(threads)) => format!(", threads {}", threads.name),
+        (None, None) => String::new(),
+    };
     let metric = match flag.metric {
         Metric::CommittedBytes => "committed memory",
+        Metric::ReservedBytes => "address space",
+        Metric::RssBytes => "resident memory",
         Metric::MappedRate => "mapping rate",
         Metric::ThreadsLive => "number of threads",
+        Metric::CreationRate => "rate of new threads",
+        Metric::Fds => "number of open files",
+        Metric::Delay => "run-queue delay",
+        Metric::DelayTail => "share of long run-queue delays",
         Metric::DelayP99 => "run-queue delay (p99)",
     };
     format!("{process}{thread}: {metric}")
 }
 
 fn per_hour(metric: Metric, value: f64) -> String {
-    let separator = if metric == Metric::MappedRate {
+    let separator = if matches!(
+        metric,
+        Metric::MappedRate | Metric::CreationRate | Metric::DelayTail
+    ) {
         " per hour"
     } else {
         "/h"
@@ -67,10 +84,12 @@ fn quantity(metric: Metric, value: f64) -> String {
     ];
     const TIME: &[(f64, &str)] = &[(1.0, "ns"), (1e3, "us"), (1e6, "ms"), (1e9, "s")];
     match metric {
-        Metric::CommittedBytes => scaled(value, BYTES),
+        Metric::CommittedBytes | Metric::ReservedBytes | Metric::RssBytes => scaled(value, BYTES),
         Metric::MappedRate => format!("{}/s", scaled(value, BYTES)),
-        Metric::ThreadsLive => digits(value),
-        Metric::DelayP99 => scaled(value, TIME),
+        Metric::ThreadsLive | Metric::Fds => digits(value),
+        Metric::CreationRate => format!("{}/s", scaled(value, &[])),
+        Metric::Delay | Metric::DelayP99 => scaled(value, TIME),
+        Metric::DelayTail => format!("{} %", digits(100.0 * value)),
     }
 }
 

@@ -1,0 +1,162 @@
+//! What was said of a metric, and what has to be said now: raised, updated, cleared.
+
+use super::channel::Channel;
+use crate::stream::{Evidence, Moment};
+
+/// A progress record each time the rise has grown by half.
+const UPDATE_GROWTH: f64 = 1.5;
+
+/// After a climb was raised nothing is raised on the same metric for its horizon, and for this long at least.
+const LEAST_QUIET_S: f64 = 3600.0;
+
+/// A climb that was found.
+#[derive(Clone, Debug)]
+pub struct Climb {
+    /// In which channel.
+    pub channel: Channel,
+    /// In the rings of which level, if that is how it was found.
+    pub level: Option<usize>,
+    /// Time looked at.
+    pub horizon_s: f64,
+    /// Level at the beginning, in the channel's unit.
+    pub base: f64,
+    /// Level at the end.
+    pub now: f64,
+    /// When it began.
+    pub since: Moment,
+    /// Why.
+    pub evidence: Evidence,
+}
+
+/// Which way a metric's state changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It climbs.
+    Raised,
+    /// It has climbed much further.
+    Updated,
+    /// It does not climb any more.
+    Cleared,
+}
+
+/// The climb of a metric that is raised.
+#[derive(Debug)]
+struct Raised {
+    climb: Climb,
+    /// The rise at the last record.
+    reported: f64,
+    /// It is over when no look has passed until then.
+    until_s: f64,
+}
+
+/// Looks at rings that passed are remembered, and so many within so many blocks of the latest one's ring must agree. Other
+/// levels, lengths and channels of the same metric count, if they look at least half as far: where several agree, one
+/// block is enough. (Blocks counted once each: recall 0.974 instead of 0.981, the same false flags.)
+const REMEMBERED: usize = 16;
+const AGREE: usize = 3;
+const WITHIN_BLOCKS: f64 = 5.0;
+
+/// State of a metric.
+#[derive(Debug, Default)]
+pub struct Alarm {
+    raised: Option<Box<Raised>>,
+    quiet_until_s: f64,
+    /// When looks passed, and the horizons of these, oldest first.
+    passed: Vec<(f64, f64)>,
+}
+
+impl Alarm {
+    /// A look at a ring has passed. Have enough?
+    pub fn pass_look(&mut self, now_s: f64, horizon_s: f64, block_s: f64) -> bool {
+        if self.passed.len() == REMEMBERED {
+            self.passed.remove(0);
+        }
+        self.passed.push((now_s, horizon_s));
+        let since = now_s - WITHIN_BLOCKS * block_s;
+        let recent = self
+            .passed
+            .iter()
+            .filter(|(passed_s, horizon)| *passed_s > since && *horizon >= 0.5 * horizon_s);
+        recent.count() >= AGREE
+    }
+
+    /// Is a climb raised?
+    pub fn is_raised(&self) -> bool {
+        self.raised.is_some()
+    }
+
+    /// The level whose rings raised it, and the channel.
+    pub fn source(&self) -> Option<(usize, Channel)> {
+        let climb = &self.raised.as_ref()?.climb;
+        Some((climb.level?, climb.channel))
+    }
+
+    /// Enough looks have passed.
+    pub fn found(&mut self, now_s: f64, climb: Climb) -> Option<(Change, Climb)> {
+        let until_s = now_s + climb.horizon_s;
+        let Some(raised) = &mut self.raised else {
+            if now_s < self.quiet_until_s {
+                return None;
+            }
+            self.quiet_until_s = now_s + climb.horizon_s.max(LEAST_QUIET_S);
+            self.raised = Some(Box::new(Raised {
+                climb: climb.clone(),
+                reported: climb.now - climb.base,
+                until_s,
+            }));
+            return Some((Change::Raised, climb));
+        };
+        raised.until_s = raised.until_s.max(until_s);
+        if climb.channel != raised.climb.channel {
+            return None;
+        }
+        let rise = climb.now - raised.climb.base;
+        if rise < UPDATE_GROWTH * raised.reported {
+            return None;
+        }
+        raised.reported = rise;
+        // The climb is measured from where it began, whatever the ring has forgotten.
+        let mut climb = climb;
+        climb.base = raised.climb.base;
+        climb.since = raised.climb.since;
+        climb.evidence.baseline = raised.climb.evidence.baseline;
+        raised.climb = climb.clone();
+        Some((Change::Updated, climb))
+    }
+
+    /// Time has passed. `level` gives where the metric stands now.
+    pub fn pass(
+        &mut self,
+        now_s: f64,
+        level: impl FnOnce(usize, Channel) -> f64,
+    ) -> Option<(Change, Climb)> {
+        let raised = self.raised.as_ref()?;
+        let stands = self
+            .source()
+            .map_or(f64::NAN, |(at, channel)| level(at, channel));
+        let why = if stands < raised.climb.base {
+            "it fell back to where the climb began"
+        } else if now_s > raised.until_s {
+            "it has stopped rising"
+        } else {
+            return None;
+        };
+        let raised = self.raised.take()?;
+        let mut climb = raised.climb;
+        if !stands.is_nan() {
+            climb.now = stands;
+            climb.evidence.now = climb.channel.unit(stands);
+        }
+        climb.evidence.cleared_because = Some(why.to_owned());
+        climb.evidence.forecast = None;
+        Some((Change::Cleared, climb))
+    }
+
+    /// The task is gone.
+    pub fn end(&mut self, why: &str) -> Option<(Change, Climb)> {
+        let mut climb = self.raised.take()?.climb;
+        climb.evidence.cleared_because = Some(why.to_owned());
+        climb.evidence.forecast = None;
+        Some((Change::Cleared, climb))
+    }
+}

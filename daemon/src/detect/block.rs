@@ -1,0 +1,124 @@
+//! A stretch of time: what its windows add up to, and what each channel makes of it.
+
+use super::{
+    channel::{CHANNELS, Channel},
+    reading::Reading,
+    waits::Waits,
+};
+
+/// The least of the values so far; not a number without any.
+#[derive(Clone, Copy, Debug)]
+struct Floor(f64);
+
+impl Floor {
+    fn add(&mut self, value: f64) {
+        self.0 = self.0.min(value);
+    }
+}
+
+/// Sums over windows, which may be added to those of the next stretch.
+#[derive(Clone, Debug)]
+pub struct Block {
+    seconds: f64,
+    committed: Floor,
+    reserved: Floor,
+    resident: Floor,
+    threads: Floor,
+    descriptors: Floor,
+    /// Sum of logarithms, and of how many.
+    mapped: (f64, u32),
+    /// Threads created, in windows that say so, and the length of these.
+    created: (u64, f64),
+    waits: Option<Box<Waits>>,
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        let nothing = Floor(f64::NAN);
+        Self {
+            seconds: 0.0,
+            committed: nothing,
+            reserved: nothing,
+            resident: nothing,
+            threads: nothing,
+            descriptors: nothing,
+            mapped: (0.0, 0),
+            created: (0, 0.0),
+            waits: None,
+        }
+    }
+}
+
+impl Block {
+    /// Has it no window?
+    pub fn is_empty(&self) -> bool {
+        self.seconds <= 0.0
+    }
+
+    /// Adds a window.
+    pub fn add(&mut self, reading: &Reading) {
+        self.seconds += reading.seconds;
+        self.committed.add(reading.committed);
+        self.reserved.add(reading.reserved);
+        self.resident.add(reading.resident);
+        self.threads.add(reading.threads);
+        self.descriptors.add(reading.descriptors);
+        self.mapped.0 += reading.mapped;
+        self.mapped.1 += 1;
+        if let Some(created) = reading.created {
+            self.created.0 += created;
+            self.created.1 += reading.seconds;
+        }
+        if let Some(waits) = &reading.waits {
+            self.waits.get_or_insert_default().add(waits);
+        }
+    }
+
+    /// Adds the stretch that follows.
+    pub fn merge(&mut self, next: &Self) {
+        self.seconds += next.seconds;
+        self.committed.add(next.committed.0);
+        self.reserved.add(next.reserved.0);
+        self.resident.add(next.resident.0);
+        self.threads.add(next.threads.0);
+        self.descriptors.add(next.descriptors.0);
+        self.mapped.0 += next.mapped.0;
+        self.mapped.1 += next.mapped.1;
+        self.created.0 += next.created.0;
+        self.created.1 += next.created.1;
+        if let Some(waits) = &next.waits {
+            self.waits.get_or_insert_default().add(waits);
+        }
+    }
+
+    /// The value of each channel, in their order; not a number where there is none.
+    pub fn values(&self) -> [f64; CHANNELS] {
+        let waits = self.waits.as_ref().map(|waits| waits.statistics());
+        let of_waits = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        let mut values = [f64::NAN; CHANNELS];
+        for (channel, value) in [
+            (Channel::Committed, self.committed.0),
+            (Channel::Reserved, self.reserved.0),
+            (Channel::Resident, self.resident.0),
+            (Channel::Threads, self.threads.0),
+            (Channel::Descriptors, self.descriptors.0),
+            (Channel::Mapped, self.mapped.0 / f64::from(self.mapped.1)),
+            // Half a thread more than there were, so that none has a logarithm, too.
+            (
+                Channel::Created,
+                ((self.created.0 as f64 + 0.5) / self.created.1).ln(),
+            ),
+            (Channel::Typical, of_waits(waits.map(|w| w.typical))),
+            (Channel::Heavy, of_waits(waits.map(|w| w.heavy))),
+            (Channel::Beyond8, of_waits(waits.map(|w| w.beyond_8))),
+            (Channel::Beyond32, of_waits(waits.map(|w| w.beyond_32))),
+            (
+                Channel::Load,
+                of_waits(waits.map(|w| ((w.count as f64 + 0.5) / self.seconds).ln())),
+            ),
+        ] {
+            values[channel as usize] = if value.is_finite() { value } else { f64::NAN };
+        }
+        values
+    }
+}

@@ -1,0 +1,205 @@
+//! What a flag rests on, in the metric's unit.
+
+use super::{
+    channel::Channel,
+    kinds::Sight,
+    ledger::{DayOverDay, Rhythm},
+    runaway::Fast,
+    verdict::{Context, Verdict},
+};
+use crate::stream::{Bound, Evidence, Forecast};
+
+const HOUR_S: f64 = 3600.0;
+
+/// Evidence without anything.
+pub fn nothing() -> Evidence {
+    Evidence {
+        baseline: 0.0,
+        now: 0.0,
+        slope_per_hour: 0.0,
+        slope_low_per_hour: 0.0,
+        slope_high_per_hour: 0.0,
+        z: 0.0,
+        windows: 0,
+        cleared_because: None,
+        score: None,
+        horizon_ns: None,
+        levels: Vec::new(),
+        noise: None,
+        keeps_speed: None,
+        record_before: None,
+        load_ratio: None,
+        hours_higher: None,
+        every_ns: None,
+        forecast: None,
+        against: Vec::new(),
+    }
+}
+
+/// Of a ring that climbs.
+pub fn of_ring(
+    channel: Channel,
+    verdict: &Verdict,
+    interval: (f64, f64),
+    context: &Context,
+    window_s: f64,
+) -> Evidence {
+    let shape = &verdict.shape;
+    let unit = |value| channel.unit(value);
+    let (base, rise) = (shape.outline.base(), shape.rise());
+    // From the middle of the first quarter to that of the last it is three quarters of the ring.
+    let hours = 0.75 * context.horizon_s / HOUR_S;
+    let slope = |slope: f64| {
+        let reached = base + 0.75 * slope * shape.blocks as f64;
+        (unit(reached) - unit(base)) / hours
+    };
+    Evidence {
+        baseline: unit(base),
+        now: unit(shape.outline.top()),
+        slope_per_hour: slope(shape.slope),
+        slope_low_per_hour: slope(interval.0),
+        slope_high_per_hour: slope(interval.1),
+        z: shape.significance(),
+        windows: (context.horizon_s / window_s).round() as usize,
+        score: Some(verdict.score(channel)),
+        horizon_ns: Some(nanoseconds(context.horizon_s)),
+        levels: shape.outline.segments.map(unit).to_vec(),
+        noise: Some(shape.sigma / rise),
+        keeps_speed: Some(shape.outline.keeps_speed()),
+        record_before: context.record.is_finite().then(|| unit(context.record)),
+        load_ratio: verdict.load_rise.map(f64::exp),
+        forecast: forecast(channel, verdict, interval, context),
+        against: verdict.doubts(context),
+        ..nothing()
+    }
+}
+
+fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * 1e9) as u64
+}
+
+/// A limit that is known, or a doubling.
+fn forecast(
+    channel: Channel,
+    verdict: &Verdict,
+    interval: (f64, f64),
+    context: &Context,
+) -> Option<Forecast> {
+    let shape = &verdict.shape;
+    let top = shape.outline.top();
+    let limit = verdict.forecast.is_limit;
+    let level = match (limit, channel.is_floor()) {
+        (true, _) => verdict.forecast.level,
+        (false, true) => 2.0 * top,
+        (false, false) => top + 2.0_f64.ln(),
+    };
+    let block_s = context.horizon_s / shape.blocks as f64;
+    let after = |slope: f64| (slope > 0.0).then(|| nanoseconds((level - top) / slope * block_s));
+    Some(Forecast {
+        reaches: if limit { Bound::Limit } else { Bound::Doubling },
+        level: channel.unit(level),
+        in_ns: after(shape.slope)?,
+        soonest_ns: after(interval.1)?,
+        latest_ns: after(interval.0),
+    })
+}
+
+/// Of what is too fast for rings.
+pub fn of_fast(fast: &Fast, now_s: f64, limit: Option<f64>) -> Evidence {
+    let known = limit.filter(|limit| *limit > fast.now);
+    let level = known.unwrap_or(2.0 * fast.now);
+    let after = |slope: f64| nanoseconds((level - fast.now) / slope);
+    Evidence {
+        baseline: fast.base,
+        now: fast.now,
+        slope_per_hour: fast.slope * HOUR_S,
+        slope_low_per_hour: (fast.slope - fast.error) * HOUR_S,
+        slope_high_per_hour: (fast.slope + fast.error) * HOUR_S,
+        z: fast.z,
+        windows: fast.windows,
+        horizon_ns: Some(nanoseconds(now_s - fast.begin_s)),
+        keeps_speed: Some(fast.keeps_speed),
+        forecast: Some(Forecast {
+            reaches: if known.is_some() {
+                Bound::Limit
+            } else {
+                Bound::Doubling
+            },
+            level,
+            in_ns: after(fast.slope),
+            soonest_ns: after(fast.slope + fast.error),
+            latest_ns: (fast.slope > fast.error).then(|| after(fast.slope - fast.error)),
+        }),
+        ..nothing()
+    }
+}
+
+/// A logarithm in the metric's unit.
+fn of_logarithm(channel: Channel, value: f64) -> f64 {
+    channel.unit(if channel.is_floor() {
+        value.exp()
+    } else {
+        value
+    })
+}
+
+/// Of a step or an excursion.
+pub fn of_sight(channel: Channel, sight: &Sight) -> Evidence {
+    let (before, after, z, every_s) = match sight {
+        Sight::Step(_, step) => (step.before, step.after, step.sigmas, None),
+        Sight::Excursion(seen) => (seen.usual, seen.peak, seen.sigmas, seen.every_s),
+    };
+    Evidence {
+        baseline: of_logarithm(channel, before),
+        now: of_logarithm(channel, after),
+        z,
+        every_ns: every_s.map(nanoseconds),
+        ..nothing()
+    }
+}
+
+/// Of a daily rhythm.
+pub fn of_rhythm(rhythm: &Rhythm, window_s: f64) -> Evidence {
+    Evidence {
+        baseline: of_logarithm(rhythm.channel, rhythm.range.0),
+        now: of_logarithm(rhythm.channel, rhythm.range.1),
+        // Fisher's transformation.
+        z: rhythm.correlation.atanh() * (rhythm.hours.saturating_sub(24 + 3) as f64).sqrt(),
+        windows: (rhythm.hours as f64 * HOUR_S / window_s).round() as usize,
+        every_ns: Some(nanoseconds(24.0 * HOUR_S)),
+        ..nothing()
+    }
+}
+
+/// Of two days' rises.
+pub fn of_days(days: &DayOverDay, window_s: f64) -> Evidence {
+    const DAY_S: f64 = 24.0 * HOUR_S;
+    let channel = days.channel;
+    let total = days.now - days.before;
+    let slope = |rise: f64| total * rise / (days.rises[0] + days.rises[1]) / 24.0;
+    let (less, more) = (
+        days.rises[0].min(days.rises[1]),
+        days.rises[0].max(days.rises[1]),
+    );
+    Evidence {
+        baseline: days.before,
+        now: days.now,
+        slope_per_hour: total / 48.0,
+        slope_low_per_hour: slope(less),
+        slope_high_per_hour: slope(more),
+        windows: (3.0 * DAY_S / window_s).round() as usize,
+        horizon_ns: Some(nanoseconds(3.0 * DAY_S)),
+        hours_higher: Some(days.higher),
+        forecast: (total > 0.0 && channel.is_floor()).then(|| {
+            let after = |hourly: f64| nanoseconds(days.now / hourly.max(1e-9) * HOUR_S);
+            Forecast {
+                reaches: Bound::Doubling,
+                level: 2.0 * days.now,
+                in_ns: after(total / 48.0),
+                soonest_ns: after(slope(more)),
+                latest_ns: Some(after(slope(less))),
+            }
+        }),
+        ..nothing()
+    }
+}

@@ -1,0 +1,175 @@
+//! Changes that are no climbs: steps, spikes, and what comes back.
+
+use super::{
+    channel::Channel,
+    excursion::{Excursions, Seen},
+    levels::{Completed, Levels},
+    reading::Reading,
+    ring::BLOCKS,
+    step::{Step, least, step},
+};
+
+/// Channels that are looked at.
+const CHANNELS: [Channel; 4] = [
+    Channel::Committed,
+    Channel::Threads,
+    Channel::Mapped,
+    Channel::Typical,
+];
+
+/// Excursions are looked for in single windows, and in means of so many: what is narrow shows in the former, what is
+/// faint in the latter.
+const SMOOTHING: [u32; 3] = [1, 4, 16];
+
+/// A ring must span this share of what is known of the task to show a step: what came and went in a week is none.
+const HISTORY: f64 = 1.0 / 16.0;
+
+/// How much of the load's own step explains such a step of a rate or a wait.
+const LOAD_FACTOR: f64 = 1.5;
+
+/// A series at one smoothing.
+#[derive(Debug)]
+struct Track {
+    sum: f64,
+    count: u32,
+    excursions: Excursions,
+}
+
+/// What is known of all channels.
+#[derive(Debug)]
+pub struct Kinds {
+    tracks: [[Track; SMOOTHING.len()]; CHANNELS.len()],
+    /// When the last step of each channel was.
+    steps: [f64; CHANNELS.len()],
+    /// Those with a daily rhythm that was told.
+    daily: [bool; CHANNELS.len()],
+}
+
+/// What was seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sight {
+    /// A step at such a time.
+    Step(f64, Step),
+    /// An excursion.
+    Excursion(Seen),
+}
+
+impl Kinds {
+    /// Has seen nothing.
+    pub fn new() -> Self {
+        let track = || Track {
+            sum: 0.0,
+            count: 0,
+            excursions: Excursions::new(),
+        };
+        Self {
+            tracks: std::array::from_fn(|_| std::array::from_fn(|_| track())),
+            steps: [f64::NEG_INFINITY; CHANNELS.len()],
+            daily: [false; CHANNELS.len()],
+        }
+    }
+
+    /// Adds a window.
+    pub fn add(&mut self, now_s: f64, reading: &Reading, seen: &mut Vec<(Channel, Sight)>) {
+        let values = [
+            reading.committed.ln(),
+            reading.threads.ln(),
+            reading.mapped,
+            reading.statistics.map_or(f64::NAN, |waits| waits.typical),
+        ];
+        for ((channel, value), tracks) in CHANNELS.into_iter().zip(values).zip(&mut self.tracks) {
+            if !value.is_finite() {
+                continue;
+            }
+            for (track, windows) in tracks.iter_mut().zip(SMOOTHING) {
+                track.sum += value;
+                track.count += 1;
+                if track.count < windows {
+                    continue;
+                }
+                let mean = std::mem::take(&mut track.sum) / f64::from(windows);
+                track.count = 0;
+                // Means of more windows scatter less: half of what matters in a single one matters there.
+                let least = least(channel) / f64::from(windows).powf(0.25);
+                let found = track.excursions.add(now_s, mean, least);
+                // A spike is one of single windows.
+                let found = found.filter(|found| windows == 1 || found.every_s.is_some());
+                seen.extend(found.map(|found| (channel, Sight::Excursion(found))));
+            }
+        }
+    }
+
+    /// Looks for steps in the rings that have a new block.
+    pub fn look(
+        &mut self,
+        levels: &Levels,
+        completed: Completed,
+        seen: &mut Vec<(Channel, Sight)>,
+    ) {
+        for (channel, last_s) in CHANNELS.into_iter().zip(&mut self.steps) {
+            if let Some((at_s, step)) = find(levels, completed, channel, *last_s) {
+                *last_s = at_s;
+                seen.push((channel, Sight::Step(at_s, step)));
+            }
+        }
+    }
+
+    /// A channel has a daily rhythm. Is that news?
+    pub fn is_daily(&mut self, channel: Channel) -> bool {
+        let place = CHANNELS.iter().position(|known| *known == channel);
+        place.is_some_and(|place| !std::mem::replace(&mut self.daily[place], true))
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        let tracks = self.tracks.iter().flatten();
+        tracks.map(|track| track.excursions.heap_bytes()).sum()
+    }
+}
+
+/// A step in the middle of a ring that is news.
+fn find(
+    levels: &Levels,
+    completed: Completed,
+    channel: Channel,
+    last_s: f64,
+) -> Option<(f64, Step)> {
+    let Completed { level, position } = completed;
+    let block_s = levels.block_s(level);
+    let history_s = (position + 1) as f64 * block_s;
+    let oldest = (position + 1).checked_sub(BLOCKS as u64)?;
+    if (BLOCKS as f64) * block_s < HISTORY * history_s {
+        return None;
+    }
+    let ring = levels.ring(level, channel)?;
+    let logarithms = |values: [f64; BLOCKS]| {
+        if channel.is_floor() {
+            values.map(|value| value.max(1.0).ln() + 0.0 * value)
+        } else {
+            values
+        }
+    };
+    let step = step(&logarithms(ring.blocks(position)), least(channel))?;
+    let at_s = (oldest + step.at as u64) as f64 * block_s;
+    let record = ring.record(position);
+    let record = if channel.is_floor() {
+        record.max(1.0).ln()
+    } else {
+        record
+    };
+    // The coarser rings see it again.
+    let is_news = at_s > last_s + 4.0 * block_s && step.after > record;
+    (is_news && !explained(levels, completed, channel, &step)).then_some((at_s, step))
+}
+
+/// Has the load stepped as far at the same time?
+fn explained(levels: &Levels, completed: Completed, channel: Channel, step: &Step) -> bool {
+    let load = levels.ring(completed.level, Channel::Load);
+    let Some(load) = load.filter(|_| !channel.is_floor()) else {
+        return false;
+    };
+    let blocks = load.blocks(completed.position);
+    let level = |part: &[f64]| super::median::median_of(&mut part.to_vec());
+    let jump = level(&blocks[step.at..]) - level(&blocks[..step.at]);
+    step.after - step.before <= LOAD_FACTOR * jump
+}

@@ -1,0 +1,307 @@
+//! Hours of the last days: is each slower than the same hour of the day before, two days running? And is there a daily
+//! rhythm?
+//!
+//! A service with a daily rhythm climbs and falls every day by more than it leaks. What leaks shows between the same hours.
+
+use std::collections::VecDeque;
+
+use super::{
+    block::Block, channel::Channel, median::median_of, reading::Reading, shape::MAD_TO_SIGMA,
+};
+
+const HOUR_S: f64 = 3600.0;
+const DAY: usize = 24;
+const HOURS: usize = 3 * DAY;
+
+/// Channels that are compared, and the least rise over two days, as a logarithm.
+pub const COMPARED: [(Channel, f64); 4] = [
+    (Channel::Committed, 0.05),
+    (Channel::Threads, 0.10),
+    (Channel::Mapped, 0.25),
+    (Channel::Typical, 0.12),
+];
+
+/// Place of the load behind these.
+const LOAD: usize = COMPARED.len();
+const KEPT: usize = COMPARED.len() + 1;
+
+/// Hours of a day that must be known on both days.
+const KNOWN: usize = 16;
+
+/// Share of the hours that must be higher than the day before.
+const HIGHER: f64 = 0.85;
+
+/// The smaller of the two rises must be this share of the larger: one jump is no climb.
+const BALANCE: f64 = 0.4;
+
+/// Least rise from day to day in standard errors of its median.
+const SIGMA: f64 = 3.0;
+
+/// Correlation of an hour with the same hour of the day before that makes a daily rhythm, and the least standard deviation,
+/// as a logarithm, that is worth the name.
+const RHYTHM: f64 = 0.6;
+const RHYTHM_LEAST: f64 = 0.02;
+
+/// Hours for that: almost two days.
+const RHYTHM_HOURS: usize = 46;
+
+/// What two days showed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DayOverDay {
+    /// Of what.
+    pub channel: Channel,
+    /// Level of the last day but two, in the channel's unit.
+    pub before: f64,
+    /// Level of the last day.
+    pub now: f64,
+    /// The two rises, older first, as logarithms.
+    pub rises: [f64; 2],
+    /// Share of hours that are higher than the day before, on the worse of the two days.
+    pub higher: f64,
+}
+
+/// A daily rhythm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rhythm {
+    /// Of what.
+    pub channel: Channel,
+    /// Correlation of an hour with that of the day before.
+    pub correlation: f64,
+    /// Lowest and highest hour, as logarithms.
+    pub range: (f64, f64),
+    /// Hours looked at.
+    pub hours: usize,
+}
+
+/// Hours of one series set.
+#[derive(Debug)]
+pub struct Ledger {
+    filling: Block,
+    /// Which hour is being filled.
+    hour: u64,
+    /// Values of the last three days by hour, as logarithms.
+    hours: VecDeque<[f32; KEPT]>,
+    /// Highest median of a day that ended more than two days ago, and those that are younger.
+    record: [f64; COMPARED.len()],
+    younger: VecDeque<(u64, [f32; COMPARED.len()])>,
+}
+
+impl Ledger {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self {
+            filling: Block::default(),
+            hour: 0,
+            hours: VecDeque::new(),
+            record: [f64::NEG_INFINITY; COMPARED.len()],
+            younger: VecDeque::new(),
+        }
+    }
+
+    /// Adds a window that ended at such a time since the first began. Is an hour complete with it?
+    pub fn add(&mut self, end_s: f64, reading: &Reading) -> bool {
+        let hour = ((end_s - reading.seconds / 2.0).max(0.0) / HOUR_S) as u64;
+        let mut complete = false;
+        if hour > self.hour {
+            complete = self.complete(hour);
+        }
+        self.filling.add(reading);
+        // The next window belongs to the next hour.
+        if end_s + reading.seconds / 2.0 >= (self.hour + 1) as f64 * HOUR_S {
+            complete |= self.complete(self.hour + 1);
+        }
+        complete
+    }
+
+    fn complete(&mut self, next: u64) -> bool {
+        let block = std::mem::take(&mut self.filling);
+        let complete = !block.is_empty();
+        let values = block.values();
+        let mut hour = [f32::NAN; KEPT];
+        for (place, (channel, _)) in COMPARED.iter().enumerate() {
+            hour[place] = logarithm(*channel, values[*channel as usize]) as f32;
+        }
+        hour[LOAD] = values[Channel::Load as usize] as f32;
+        self.push(hour);
+        let missing = (next - self.hour - 1).min(HOURS as u64);
+        for _ in 0..missing {
+            self.push([f32::NAN; KEPT]);
+        }
+        self.hour = next;
+        if next.is_multiple_of(12) {
+            self.remember();
+        }
+        complete
+    }
+
+    fn push(&mut self, hour: [f32; KEPT]) {
+        if self.hours.len() == HOURS {
+            self.hours.pop_front();
+        }
+        self.hours.push_back(hour);
+    }
+
+    /// Notes the median of the last day, and moves those that are old enough into the record.
+    fn remember(&mut self) {
+        if self.hours.len() >= DAY {
+            let day = std::array::from_fn(|place| self.median(place, 0) as f32);
+            self.younger.push_back((self.hour, day));
+        }
+        while let Some((hour, day)) = self.younger.front() {
+            if hour + 2 * DAY as u64 > self.hour {
+                break;
+            }
+            for (record, day) in self.record.iter_mut().zip(day) {
+                *record = record.max(f64::from(*day));
+            }
+            self.younger.pop_front();
+        }
+    }
+
+    /// An hour of a day, `ago` days before the last one.
+    fn at(&self, place: usize, ago: usize, hour: usize) -> f64 {
+        let back = (ago + 1) * DAY - hour;
+        let at = self.hours.len().checked_sub(back);
+        at.map_or(f64::NAN, |at| f64::from(self.hours[at][place]))
+    }
+
+    fn median(&self, place: usize, ago: usize) -> f64 {
+        let mut day: [f64; DAY] = std::array::from_fn(|hour| self.at(place, ago, hour));
+        median_of(&mut day)
+    }
+
+    /// How a day differs from the one before it: median and its standard error, share of hours that are higher. `None` if
+    /// too few hours are known.
+    fn rise(&self, place: usize, ago: usize) -> Option<(f64, f64, f64)> {
+        let mut changes: [f64; DAY] =
+            std::array::from_fn(|hour| self.at(place, ago, hour) - self.at(place, ago + 1, hour));
+        let known = changes.iter().filter(|change| !change.is_nan()).count();
+        if known < KNOWN {
+            return None;
+        }
+        let higher = changes.iter().filter(|change| **change > 0.0).count();
+        let median = median_of(&mut changes);
+        let mut distances = changes.map(|change| (change - median).abs());
+        let error = MAD_TO_SIGMA * median_of(&mut distances) / (DAY as f64).sqrt();
+        Some((median, error, higher as f64 / known as f64))
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.hours.capacity() * size_of::<[f32; KEPT]>()
+    }
+
+    /// Which channels have risen from day to day. To be asked when an hour is complete.
+    pub fn climbs(&self) -> impl Iterator<Item = DayOverDay> + '_ {
+        COMPARED
+            .iter()
+            .enumerate()
+            .filter_map(|(place, (channel, least))| self.climb(place, *channel, *least))
+    }
+
+    fn climb(&self, place: usize, channel: Channel, least: f64) -> Option<DayOverDay> {
+        if self.hours.len() < HOURS {
+            return None;
+        }
+        let newer = self.rise(place, 0)?;
+        let older = self.rise(place, 1)?;
+        let (small, large) = (newer.0.min(older.0), newer.0.max(older.0));
+        let clear = |(rise, error, higher): (f64, f64, f64)| {
+            rise >= SIGMA * (error + 1e-9) && higher >= HIGHER
+        };
+        let sum = small + large;
+        let steady = small > 0.0 && small >= BALANCE * large && clear(newer) && clear(older);
+        let of_load = |ago| self.rise(LOAD, ago).map_or(0.0, |(rise, _, _)| rise);
+        let load = (of_load(0) + of_load(1)).max(0.0);
+        let median = self.median(place, 0);
+        let new = self.hour < 4 * DAY as u64 || median > self.record[place];
+        (steady && sum >= least && sum > load && new).then(|| DayOverDay {
+            channel,
+            before: self.median(place, 2),
+            now: median,
+            rises: [older.0, newer.0],
+            higher: newer.2.min(older.2),
+        })
+    }
+
+    /// Which channels have a daily rhythm: correlation of each hour with that of the day before, a line taken out.
+    pub fn rhythms(&self) -> impl Iterator<Item = Rhythm> + '_ {
+        COMPARED
+            .iter()
+            .enumerate()
+            .filter_map(|(place, (channel, _))| self.rhythm(place, *channel))
+    }
+
+    fn rhythm(&self, place: usize, channel: Channel) -> Option<Rhythm> {
+        if self.hours.len() < RHYTHM_HOURS {
+            return None;
+        }
+        let points: Vec<(f64, f64)> = self
+            .hours
+            .iter()
+            .enumerate()
+            .map(|(i, hour)| (i as f64, f64::from(hour[place])))
+            .collect();
+        let level = without_line(&points)?;
+        let pairs: Vec<(f64, f64)> = level
+            .iter()
+            .zip(level.iter().skip(DAY))
+            .map(|(before, now)| (*before, *now))
+            .filter(|(before, now)| before.is_finite() && now.is_finite())
+            .collect();
+        if pairs.len() < KNOWN {
+            return None;
+        }
+        let (correlation, deviation) = correlation(&pairs);
+        let known = || points.iter().map(|(_, y)| *y).filter(|y| y.is_finite());
+        (correlation > RHYTHM && deviation > RHYTHM_LEAST).then(|| Rhythm {
+            channel,
+            correlation,
+            range: (
+                known().fold(f64::INFINITY, f64::min),
+                known().fold(f64::NEG_INFINITY, f64::max),
+            ),
+            hours: self.hours.len(),
+        })
+    }
+}
+
+/// Floors as logarithms, like all else.
+fn logarithm(channel: Channel, value: f64) -> f64 {
+    if channel.is_floor() && !value.is_nan() {
+        value.max(1e-9).ln()
+    } else {
+        value
+    }
+}
+
+/// The values without their line of least squares. `None` for fewer than two.
+fn without_line(points: &[(f64, f64)]) -> Option<Vec<f64>> {
+    let known = || points.iter().filter(|(_, y)| y.is_finite());
+    let count = known().count() as f64;
+    if count < 2.0 {
+        return None;
+    }
+    let x0 = known().map(|(x, _)| x).sum::<f64>() / count;
+    let y0 = known().map(|(_, y)| y).sum::<f64>() / count;
+    let spread: f64 = known().map(|(x, _)| (x - x0).powi(2)).sum();
+    let shared: f64 = known().map(|(x, y)| (x - x0) * (y - y0)).sum();
+    let slope = shared / spread;
+    Some(
+        points
+            .iter()
+            .map(|(x, y)| y - y0 - slope * (x - x0))
+            .collect(),
+    )
+}
+
+/// Correlation of pairs, and the standard deviation of the second ones.
+fn correlation(pairs: &[(f64, f64)]) -> (f64, f64) {
+    let count = pairs.len() as f64;
+    let a0 = pairs.iter().map(|(a, _)| a).sum::<f64>() / count;
+    let b0 = pairs.iter().map(|(_, b)| b).sum::<f64>() / count;
+    let aa: f64 = pairs.iter().map(|(a, _)| (a - a0).powi(2)).sum();
+    let bb: f64 = pairs.iter().map(|(_, b)| (b - b0).powi(2)).sum();
+    let ab: f64 = pairs.iter().map(|(a, b)| (a - a0) * (b - b0)).sum();
+    (ab / (aa * bb).sqrt().max(1e-12), (bb / count).sqrt())
+}

@@ -1,0 +1,127 @@
+//! Leaks that are too fast for rings: memory or threads that quadruple within minutes.
+//!
+//! Rings judge nothing by less than five minutes. What will have doubled again within five minutes cannot wait for that.
+//! The price is that only a rise like a ruler's passes: hardly any noise, no bend, and nothing like it before.
+
+/// Windows looked at, and skipped at the beginning: the first one may be any part of a start.
+const KEPT: usize = 32;
+const LEAST: usize = 16;
+const WARM_UP: u32 = 1;
+
+/// It must have quadrupled since the first window kept, and double again so soon.
+const GROWTH: f64 = 4.0;
+const DOUBLES_WITHIN_S: f64 = 300.0;
+
+/// Speed of the second half compared with the first. A start-up that settles at less than 20 times its first level has
+/// quadrupled only when it has gone a sixth of its time constant, and then this is 0.94.
+const KEEPS_SPEED: std::ops::Range<f64> = 0.95..1.5;
+
+/// Most that the levels may deviate from the line, as a share of the rise. A single step has 0.3.
+const NOISE: f64 = 0.04;
+
+/// The last windows of something that stands.
+#[derive(Debug)]
+pub struct Runaway {
+    seen: u32,
+    /// Seconds and level.
+    points: Vec<(f64, f64)>,
+}
+
+/// A rise that is too fast to wait.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fast {
+    /// When it began, and its level then.
+    pub begin_s: f64,
+    /// See there.
+    pub base: f64,
+    /// Level now.
+    pub now: f64,
+    /// A second.
+    pub slope: f64,
+    /// Half-width of its 95 % interval.
+    pub error: f64,
+    /// In standard errors.
+    pub z: f64,
+    /// Second half compared with the first.
+    pub keeps_speed: f64,
+    /// Windows looked at.
+    pub windows: usize,
+}
+
+impl Runaway {
+    /// Has seen nothing.
+    pub fn new() -> Self {
+        Self {
+            seen: 0,
+            points: Vec::new(),
+        }
+    }
+
+    /// Adds a window.
+    pub fn add(&mut self, now_s: f64, level: f64) -> Option<Fast> {
+        if level.is_nan() {
+            return None;
+        }
+        self.seen = self.seen.saturating_add(1);
+        if self.seen <= WARM_UP {
+            return None;
+        }
+        if self.points.len() == KEPT {
+            self.points.remove(0);
+        }
+        self.points.push((now_s, level));
+        let (begin_s, first) = *self.points.first()?;
+        // The cheap look: one comparison a window.
+        if self.points.len() < LEAST || level < GROWTH * first || first <= 0.0 {
+            return None;
+        }
+        self.measure(begin_s, first, level)
+    }
+
+    fn measure(&self, begin_s: f64, first: f64, level: f64) -> Option<Fast> {
+        let count = self.points.len() as f64;
+        let x0 = self.points.iter().map(|(x, _)| x).sum::<f64>() / count;
+        let y0 = self.points.iter().map(|(_, y)| y).sum::<f64>() / count;
+        let spread: f64 = self.points.iter().map(|(x, _)| (x - x0).powi(2)).sum();
+        let shared: f64 = self.points.iter().map(|(x, y)| (x - x0) * (y - y0)).sum();
+        let slope = shared / spread;
+        let off = |(x, y): &(f64, f64)| (y - y0 - slope * (x - x0)).powi(2);
+        let variance = self.points.iter().map(off).sum::<f64>() / (count - 2.0);
+        let error = (variance / spread).sqrt();
+        let keeps_speed = self.keeps_speed();
+        let rises = self.points.windows(2).filter(|pair| pair[1].1 >= pair[0].1);
+        let steady = rises.count() + 1 >= self.points.len() - 1;
+        let fast = slope * DOUBLES_WITHIN_S >= level;
+        let quiet = variance.sqrt() <= NOISE * (level - first);
+        let straight = quiet && steady && KEEPS_SPEED.contains(&keeps_speed);
+        (fast && straight).then_some(Fast {
+            begin_s,
+            base: first,
+            now: level,
+            slope,
+            error: 1.96 * error,
+            z: slope / error.max(1e-6 * slope),
+            keeps_speed,
+            windows: self.points.len(),
+        })
+    }
+
+    /// From the levels of the first, middle and last three windows: single ones come a little early or late.
+    fn keeps_speed(&self) -> f64 {
+        let level = |at: usize| {
+            let part = &self.points[at..at + 3];
+            let sum = part
+                .iter()
+                .fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
+            (sum.0 / 3.0, sum.1 / 3.0)
+        };
+        let last = self.points.len() - 3;
+        let (a, b, c) = (level(0), level(last / 2), level(last));
+        ((c.1 - b.1) / (c.0 - b.0)) / ((b.1 - a.1) / (b.0 - a.0)).max(1e-12)
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.points.capacity() * size_of::<(f64, f64)>()
+    }
+}

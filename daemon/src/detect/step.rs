@@ -1,0 +1,96 @@
+//! Is a ring one step: level before, and level after?
+
+use super::{
+    channel::Channel,
+    median::median_of,
+    ring::BLOCKS,
+    shape::{MAD_TO_SIGMA, MISSING},
+};
+
+/// Blocks before and after at least: with three eighths of the ring on each side, both are seen to be level.
+const SIDE: usize = 12;
+
+/// Least jump in deviations about the two levels.
+const SIGMA: f64 = 4.0;
+
+/// Most that a side's quarters may drift, as a share of the jump.
+const DRIFT: f64 = 0.35;
+
+/// Blocks that may lie on the wrong side of the middle of the jump.
+const WRONG: usize = 2;
+
+/// A step. Levels are logarithms.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// The first block after it.
+    pub at: usize,
+    /// Median before.
+    pub before: f64,
+    /// Median after.
+    pub after: f64,
+    /// The jump in deviations.
+    pub sigmas: f64,
+}
+
+/// The least jump that is worth a record, as a logarithm: a fifth of memory, a quarter of threads, half of a rate or wait.
+pub fn least(channel: Channel) -> f64 {
+    match channel {
+        Channel::Committed | Channel::Reserved | Channel::Resident => 0.18,
+        Channel::Threads | Channel::Descriptors => 0.25,
+        _ => 0.4,
+    }
+}
+
+/// Looks for a step up of at least so much in the middle of a ring of logarithms.
+pub fn step(blocks: &[f64; BLOCKS], least: f64) -> Option<Step> {
+    let missing = blocks.iter().filter(|value| value.is_nan()).count();
+    // The cheap look: are the halves that far apart?
+    let level = |part: &[f64]| median_of(&mut part.to_vec());
+    let apart = level(&blocks[BLOCKS - SIDE..]) - level(&blocks[..SIDE]);
+    if missing > MISSING || apart < least || apart.is_nan() {
+        return None;
+    }
+    let at = best_split(blocks)?;
+    let (first, second) = blocks.split_at(at);
+    let (before, after) = (level(first), level(second));
+    let jump = after - before;
+    let middle = f64::midpoint(before, after);
+    let wrong = first.iter().filter(|value| **value > middle).count()
+        + second.iter().filter(|value| **value < middle).count();
+    let drift = |part: &[f64]| {
+        let quarter = part.len() / 4;
+        let ends = [&part[..quarter], &part[part.len() - quarter..]];
+        (level(ends[1]) - level(ends[0])).abs()
+    };
+    let mut distances = blocks.map(|value| (value - before).abs().min((value - after).abs()));
+    let sigma = MAD_TO_SIGMA * median_of(&mut distances);
+    let found = jump >= least
+        && jump > SIGMA * sigma
+        && wrong <= WRONG
+        && drift(first) < DRIFT * jump
+        && drift(second) < DRIFT * jump;
+    found.then(|| Step {
+        at,
+        before,
+        after,
+        sigmas: jump / sigma.max(1e-3 * jump),
+    })
+}
+
+/// Where two levels fit best, if that is about the middle.
+fn best_split(blocks: &[f64; BLOCKS]) -> Option<usize> {
+    const EDGE: usize = 4;
+    let known = |part: &[f64]| {
+        let known = part.iter().filter(|value| !value.is_nan());
+        known.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0))
+    };
+    let (total, count) = known(blocks);
+    let mean = total / count;
+    let gain = |at: usize| {
+        let (sum, before) = known(&blocks[..at]);
+        let excess = sum - before * mean;
+        excess * excess / before + excess * excess / (count - before)
+    };
+    let best = (EDGE..=BLOCKS - EDGE).max_by(|a, b| gain(*a).total_cmp(&gain(*b)))?;
+    (SIDE..=BLOCKS - SIDE).contains(&best).then_some(best)
+}

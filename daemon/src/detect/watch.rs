@@ -1,0 +1,376 @@
+//! One process, or one group of like-named threads: its rings, its days, and what was said of it.
+
+use super::{
+    alarm::{Alarm, Change, Climb},
+    channel::{Channel, JUDGED},
+    evidence,
+    kinds::{Kinds, Sight},
+    ledger::{DayOverDay, Ledger},
+    levels::{Completed, Levels},
+    median::median_of,
+    reading::Reading,
+    ring::BLOCKS,
+    runaway::{Fast, Runaway},
+    shape::{Outline, Shape},
+    verdict::{Context, Verdict, judge, may_be_long_enough, may_climb},
+};
+use crate::stream::{Evidence, FlagKind, Metric, Moment};
+
+const DAY_S: f64 = 86_400.0;
+
+/// Lengths at which a ring is looked at: with levels a factor of two apart, horizons are at most half apart.
+const LOOKS: [usize; 2] = [BLOCKS, BLOCKS / 4 * 3];
+
+/// For how long a climb stays raised that was too fast for rings.
+const FAST_HOLDS_S: f64 = 600.0;
+
+/// Metrics that share an alarm: one finding about delays is enough.
+const ALARMS: usize = 8;
+
+/// A finding about a metric.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Which way it changed.
+    pub change: Change,
+    /// What it is.
+    pub kind: FlagKind,
+    /// Of what.
+    pub metric: Metric,
+    /// When it began.
+    pub since: Moment,
+    /// Why.
+    pub evidence: Evidence,
+}
+
+/// Buffers used by every evaluation.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    slopes: Vec<f64>,
+    completed: Vec<Completed>,
+    seen: Vec<(Channel, Sight)>,
+}
+
+/// A process, or a group of threads.
+#[derive(Debug)]
+pub struct Watch {
+    levels: Levels,
+    ledger: Box<Ledger>,
+    kinds: Box<Kinds>,
+    /// Of committed memory and of threads.
+    runaways: [Runaway; 2],
+    /// Its age when the first window began.
+    age_s: f64,
+    window_s: f64,
+    alarms: [Alarm; ALARMS],
+}
+
+/// Which alarm a channel's findings go to.
+fn alarm_of(channel: Channel) -> usize {
+    match channel {
+        Channel::Committed => 0,
+        Channel::Reserved => 1,
+        Channel::Resident => 2,
+        Channel::Threads => 3,
+        Channel::Descriptors => 4,
+        Channel::Mapped => 5,
+        Channel::Created => 6,
+        _ => 7,
+    }
+}
+
+impl Watch {
+    /// Begins with the first window of something that was created then.
+    pub fn new(first: &Reading, created: Moment) -> Self {
+        let levels = Levels::new(first);
+        let begin = levels.moment(0.0);
+        Self {
+            age_s: begin.0.saturating_sub(created.0) as f64 / 1e9,
+            window_s: first.seconds,
+            levels,
+            ledger: Box::new(Ledger::new()),
+            kinds: Box::new(Kinds::new()),
+            runaways: [Runaway::new(), Runaway::new()],
+            alarms: std::array::from_fn(|_| Alarm::default()),
+        }
+    }
+
+    /// Adds a window; appends what it changes.
+    pub fn add(&mut self, reading: &Reading, scratch: &mut Scratch, findings: &mut Vec<Finding>) {
+        let now_s = self.levels.seconds(reading.ts);
+        scratch.completed.clear();
+        self.levels.add(reading, &mut scratch.completed);
+        for completed in &scratch.completed {
+            for channel in JUDGED {
+                if let Some(climb) = self.look(channel, *completed, reading, &mut scratch.slopes) {
+                    self.found(channel, now_s, climb, findings);
+                }
+            }
+            self.pass(*completed, now_s, findings);
+            self.kinds.look(&self.levels, *completed, &mut scratch.seen);
+        }
+        self.run_away(now_s, reading, findings);
+        self.kinds.add(now_s, reading, &mut scratch.seen);
+        if self.ledger.add(now_s, reading) {
+            self.compare_days(now_s, findings);
+        }
+        for (channel, sight) in scratch.seen.drain(..) {
+            self.see(channel, &sight, findings);
+        }
+    }
+
+    /// Is anything too fast for rings?
+    fn run_away(&mut self, now_s: f64, reading: &Reading, findings: &mut Vec<Finding>) {
+        let levels = [
+            (Channel::Committed, reading.committed),
+            (Channel::Threads, reading.threads),
+        ];
+        for (place, (channel, level)) in levels.into_iter().enumerate() {
+            if let Some(fast) = self.runaways[place].add(now_s, level) {
+                let climb = self.fast_climb(channel, now_s, &fast, limit(channel, reading));
+                self.found(channel, now_s, climb, findings);
+            }
+        }
+    }
+
+    fn fast_climb(&self, channel: Channel, now_s: f64, fast: &Fast, limit: Option<f64>) -> Climb {
+        Climb {
+            channel,
+            level: None,
+            // By then there are rings that can tell whether it goes on.
+            horizon_s: FAST_HOLDS_S.max(now_s - fast.begin_s),
+            base: fast.base,
+            now: fast.now,
+            since: self.levels.moment(fast.begin_s),
+            evidence: evidence::of_fast(fast, now_s, limit),
+        }
+    }
+
+    /// An hour is complete.
+    fn compare_days(&mut self, now_s: f64, findings: &mut Vec<Finding>) {
+        let days: Vec<DayOverDay> = self.ledger.climbs().collect();
+        for days in days {
+            self.found(days.channel, now_s, self.day_climb(&days, now_s), findings);
+        }
+        for rhythm in self.ledger.rhythms() {
+            if self.kinds.is_daily(rhythm.channel) {
+                let since = self.levels.moment((now_s - DAY_S).max(0.0));
+                let evidence = evidence::of_rhythm(&rhythm, self.window_s);
+                findings.push(event(FlagKind::Periodic, rhythm.channel, since, evidence));
+            }
+        }
+    }
+
+    /// A change that is no climb. Where a climb is raised, it is part of that.
+    fn see(&self, channel: Channel, sight: &Sight, findings: &mut Vec<Finding>) {
+        if self.alarms[alarm_of(channel)].is_raised() {
+            return;
+        }
+        let (kind, began_s) = match sight {
+            Sight::Step(at_s, _) => (FlagKind::Step, *at_s),
+            Sight::Excursion(seen) if seen.every_s.is_some() => (FlagKind::Periodic, seen.began_s),
+            Sight::Excursion(seen) => (FlagKind::Spike, seen.began_s),
+        };
+        let evidence = evidence::of_sight(channel, sight);
+        findings.push(event(kind, channel, self.levels.moment(began_s), evidence));
+    }
+
+    /// Clears what is raised.
+    pub fn end(&mut self, why: &str, findings: &mut Vec<Finding>) {
+        let ended = self.alarms.iter_mut().filter_map(|alarm| alarm.end(why));
+        findings.extend(ended.map(finding));
+    }
+
+    /// Looks at a ring that has a new block, whole and at its last three quarters. Gives the climb if enough looks have
+    /// passed.
+    fn look(
+        &mut self,
+        channel: Channel,
+        completed: Completed,
+        reading: &Reading,
+        slopes: &mut Vec<f64>,
+    ) -> Option<Climb> {
+        LOOKS
+            .into_iter()
+            .find_map(|length| self.look_at(length, channel, completed, reading, slopes))
+    }
+
+    fn look_at(
+        &mut self,
+        length: usize,
+        channel: Channel,
+        completed: Completed,
+        reading: &Reading,
+        slopes: &mut Vec<f64>,
+    ) -> Option<Climb> {
+        let Completed { level, position } = completed;
+        let unit_s = self.levels.block_s(level);
+        let (horizon_s, history_s) = (unit_s * length as f64, (position + 1) as f64 * unit_s);
+        if history_s < horizon_s || !may_be_long_enough(channel, horizon_s, history_s) {
+            return None;
+        }
+        let ring = self.levels.ring(level, channel)?;
+        let all = ring.blocks(position);
+        let (before, blocks) = all.split_at(BLOCKS - length);
+        let context = Context {
+            horizon_s,
+            age_s: self.age_s + history_s,
+            history_s,
+            record: ring.record(position).max(held(before)),
+            limit: limit(channel, reading),
+        };
+        let verdict = self.judge(channel, completed, blocks, &context, slopes)?;
+        let alarm = &mut self.alarms[alarm_of(channel)];
+        if verdict.explained || !alarm.pass_look(history_s, horizon_s, unit_s) {
+            return None;
+        }
+        let interval = verdict.shape.interval(blocks, slopes);
+        let outline = &verdict.shape.outline;
+        let evidence = evidence::of_ring(channel, &verdict, interval, &context, self.window_s);
+        Some(Climb {
+            channel,
+            level: Some(level),
+            horizon_s,
+            base: outline.base(),
+            now: outline.top(),
+            since: self.onset(completed, blocks, outline),
+            evidence,
+        })
+    }
+
+    fn judge(
+        &self,
+        channel: Channel,
+        completed: Completed,
+        blocks: &[f64],
+        context: &Context,
+        slopes: &mut Vec<f64>,
+    ) -> Option<Verdict> {
+        if !may_climb(channel, &Outline::of(blocks), context) {
+            return None;
+        }
+        let shape = Shape::of(blocks, slopes)?;
+        judge(channel, shape, context, || {
+            let load = self.levels.ring(completed.level, Channel::Load)?;
+            let load = load.blocks(completed.position);
+            Shape::of(&load[BLOCKS - blocks.len()..], slopes)
+        })
+    }
+
+    /// End of the last block that is no higher than a tenth of the rise above the base, or the beginning of the ring.
+    fn onset(&self, completed: Completed, blocks: &[f64], outline: &Outline) -> Moment {
+        let Completed { level, position } = completed;
+        let bound = outline.base() + 0.1 * (outline.top() - outline.base());
+        let last = blocks.iter().rposition(|value| *value <= bound);
+        let begin = position + 1 - blocks.len() as u64 + last.map_or(0, |at| at as u64 + 1);
+        self.levels
+            .moment(begin as f64 * self.levels.block_s(level))
+    }
+
+    fn day_climb(&self, days: &DayOverDay, now_s: f64) -> Climb {
+        let unit = |value: f64| {
+            if days.channel.is_floor() {
+                value.exp()
+            } else {
+                value
+            }
+        };
+        let (base, now) = (unit(days.before), unit(days.now));
+        let in_units = DayOverDay {
+            before: days.channel.unit(base),
+            now: days.channel.unit(now),
+            ..*days
+        };
+        Climb {
+            channel: days.channel,
+            level: None,
+            horizon_s: 3.0 * DAY_S,
+            base,
+            now,
+            since: self.levels.moment((now_s - 2.0 * DAY_S).max(0.0)),
+            evidence: evidence::of_days(&in_units, self.window_s),
+        }
+    }
+
+    /// Tells the alarm; appends what that changes.
+    fn found(&mut self, channel: Channel, now_s: f64, climb: Climb, findings: &mut Vec<Finding>) {
+        // Memory that is committed is reserved, too, and becomes resident where it is used: one finding is enough.
+        let follows = matches!(channel, Channel::Reserved | Channel::Resident);
+        if follows && self.alarms[alarm_of(Channel::Committed)].is_raised() {
+            return;
+        }
+        let change = self.alarms[alarm_of(channel)].found(now_s, climb);
+        findings.extend(change.map(finding));
+    }
+
+    /// A block is complete: what is raised may be over.
+    fn pass(&mut self, completed: Completed, now_s: f64, findings: &mut Vec<Finding>) {
+        let levels = &self.levels;
+        for alarm in &mut self.alarms {
+            let Some((level, _)) = alarm.source() else {
+                if completed.level == 0 {
+                    findings.extend(alarm.pass(now_s, |_, _| f64::NAN).map(finding));
+                }
+                continue;
+            };
+            if level != completed.level {
+                continue;
+            }
+            let stands = |level: usize, channel: Channel| {
+                levels.ring(level, channel).map_or(f64::NAN, |ring| {
+                    let blocks = ring.blocks(completed.position);
+                    median_of(&mut blocks[BLOCKS - 3..].to_vec())
+                })
+            };
+            findings.extend(alarm.pass(now_s, stands).map(finding));
+        }
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.levels.heap_bytes()
+            + size_of::<Ledger>()
+            + self.ledger.heap_bytes()
+            + size_of::<Kinds>()
+            + self.runaways.iter().map(Runaway::heap_bytes).sum::<usize>()
+            + self.kinds.heap_bytes()
+    }
+}
+
+/// The highest level that three blocks in a row held; a single one is a spike.
+fn held(blocks: &[f64]) -> f64 {
+    blocks
+        .windows(3)
+        .map(|three| median_of(&mut [three[0], three[1], three[2]]))
+        .filter(|level| !level.is_nan())
+        .fold(f64::NEG_INFINITY, f64::max)
+}
+
+/// The most that there may be.
+fn limit(channel: Channel, reading: &Reading) -> Option<f64> {
+    match channel {
+        Channel::Committed | Channel::Resident => reading.memory_limit,
+        Channel::Threads => reading.tasks_limit,
+        _ => None,
+    }
+}
+
+fn finding((change, climb): (Change, Climb)) -> Finding {
+    Finding {
+        change,
+        kind: FlagKind::Climb,
+        metric: climb.channel.metric(),
+        since: climb.since,
+        evidence: climb.evidence,
+    }
+}
+
+/// What happened once.
+fn event(kind: FlagKind, channel: Channel, since: Moment, evidence: Evidence) -> Finding {
+    Finding {
+        change: Change::Raised,
+        kind,
+        metric: channel.metric(),
+        since,
+        evidence,
+    }
+}
