@@ -686,6 +686,50 @@ pub struct DelaySummary {
     /// The whole histogram: `HdrHistogram` V2, compressed, base64. Values in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hdr: Option<String>,
+    /// Waits that ended on another CPU than the one before; absent if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<u64>,
+    /// Who had the CPU until the long ones ended; absent if there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<Behind>,
+    /// In windows of processes: the other processes that most of the time of long waits was spent behind, most first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rivals: Vec<Rival>,
+}
+
+/// Long waits (of 100 us or more) by who had the CPU until they ended. Others may have had it before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Behind {
+    /// A thread of the same process.
+    pub own: LongWaits,
+    /// Nobody: the CPU was idle.
+    pub idle: LongWaits,
+    /// Any other.
+    pub others: LongWaits,
+}
+
+/// Waits of 100 us or more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LongWaits {
+    /// How many.
+    pub count: u64,
+    /// Their sum.
+    pub sum_ns: u64,
+}
+
+/// A process that had a CPU for which another one waited.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rival {
+    /// Its id.
+    pub pid: u32,
+    /// The name of the thread that was seen last.
+    pub name: String,
+    /// The unit or container that it belongs to, by its cgroup; absent if it is gone, or in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The waits.
+    #[serde(flatten)]
+    pub waits: LongWaits,
 }
 
 /// What calls did to an address space in a period, and how it stands.
