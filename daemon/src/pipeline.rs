@@ -6,10 +6,11 @@ use slowburn_probes::event::{Call, Event, Origin, Task, name_of};
 
 use crate::{
     detect::Detector,
+    incident::Incidents,
     meter::{Meter, Turn, process_id, thread_id},
     stream::{
-        Culprit, Delay, Flag, Loss, LossClass, Mapping, Moment, OwnSummary, Record, TargetEvent,
-        TargetEventKind, Thread, ThreadEventKind, Window,
+        Culprit, Delay, Flag, Incident, Loss, LossClass, Mapping, Moment, OwnSummary, Record,
+        TargetEvent, TargetEventKind, Thread, ThreadEventKind, Window,
     },
 };
 
@@ -22,6 +23,8 @@ pub struct Pipeline {
     meter: Meter,
     detector: Detector,
     flags: Vec<Flag>,
+    incidents: Incidents,
+    concluded: Vec<Incident>,
     lost: BTreeMap<LossClass, u64>,
 }
 
@@ -43,6 +46,8 @@ impl Pipeline {
             meter: Meter::default(),
             detector,
             flags: Vec::new(),
+            incidents: Incidents::default(),
+            concluded: Vec::new(),
             lost: BTreeMap::new(),
         };
         pipeline.set_services(services);
@@ -97,11 +102,10 @@ impl Pipeline {
                 followed_ns,
                 alive,
             } => self.task_exit(*ts, task, *followed_ns, *alive, out),
-            Event::Exec { ts, task } => out(Record::Target(self.target(
-                *ts,
-                TargetEventKind::Executed,
-                task,
-            ))),
+            Event::Exec { ts, task } => {
+                let event = self.target(*ts, TargetEventKind::Executed, task);
+                self.tell_target(event, out);
+            }
             Event::Mapping { .. } | Event::Delay { .. } => {
                 if self.single_events {
                     self.single(event, out);
@@ -123,14 +127,31 @@ impl Pipeline {
 
     /// Takes a window of a recording, as [`Event::WindowEnd`] makes them live, and passes on what the detector says to it.
     pub fn judge(&mut self, window: &Window, out: &mut impl FnMut(Record)) {
+        if window.ts != self.incidents.ts() {
+            self.settle(out);
+        }
+        self.incidents.window(window);
         self.detector.window(window, &mut self.flags);
-        tell(&mut self.flags, out);
+        tell(&mut self.flags, &mut self.incidents, out);
         self.tell_refused(window.ts.0, out);
+    }
+
+    /// Takes what a recording says happened to a service.
+    pub fn hear(&mut self, event: &TargetEvent) {
+        self.incidents.target(event);
+    }
+
+    /// All windows of a period are in: passes on what they come to.
+    pub fn settle(&mut self, out: &mut impl FnMut(Record)) {
+        self.incidents.settle(&mut self.concluded);
+        for incident in self.concluded.drain(..) {
+            out(Record::Incident(Box::new(incident)));
+        }
     }
 
     /// Tells for how many values the detector had no room.
     fn tell_refused(&mut self, ts: u64, out: &mut impl FnMut(Record)) {
-        let refused = self.detector.take_refused();
+        let refused = self.detector.take_refused() + self.incidents.take_refused();
         if refused > 0 {
             self.lose(ts, LossClass::Series, refused, out);
         }
@@ -147,12 +168,18 @@ impl Pipeline {
     }
 
     fn end_window(&mut self, ts: u64, period_ns: u64, out: &mut impl FnMut(Record)) {
-        let (detector, flags) = (&mut self.detector, &mut self.flags);
+        let (detector, flags, incidents) =
+            (&mut self.detector, &mut self.flags, &mut self.incidents);
         self.meter.end_window(ts, period_ns, &self.names, |window| {
+            incidents.window(&window);
             detector.window(&window, flags);
             out(Record::Window(Box::new(window)));
-            tell(flags, out);
+            tell(flags, incidents, out);
         });
+        // Without any window there is nothing to conclude, as on replay.
+        if self.incidents.ts().0 == ts {
+            self.settle(out);
+        }
         self.tell_refused(ts, out);
         let refused = self.meter.take_refused();
         if refused > 0 {
@@ -179,7 +206,7 @@ impl Pipeline {
                 let mut event = self.target(ts, kind, task);
                 event.detail =
                     creator.map(|(pid, tid)| format!("created by thread {tid} of process {pid}"));
-                out(Record::Target(event));
+                self.tell_target(event, out);
             }
             // Threads that ran already are in the windows' counts.
             _ if origin == Origin::Found || !self.single_events => {}
@@ -221,16 +248,15 @@ impl Pipeline {
         } else {
             TargetEventKind::Exited
         };
-        out(Record::Target(self.target(ts, kind, task)));
-        if let Some(service) = self.services.get_mut(task.service as usize) {
-            service.live = service.live.saturating_sub(1);
-            if service.live == 0 {
-                out(Record::Target(self.service_event(
-                    ts,
-                    TargetEventKind::Gone,
-                    task.service,
-                )));
-            }
+        let event = self.target(ts, kind, task);
+        self.tell_target(event, out);
+        let Some(service) = self.services.get_mut(task.service as usize) else {
+            return;
+        };
+        service.live = service.live.saturating_sub(1);
+        if service.live == 0 {
+            let event = self.service_event(ts, TargetEventKind::Gone, task.service);
+            self.tell_target(event, out);
         }
     }
 
@@ -242,12 +268,14 @@ impl Pipeline {
         let returned = service.live == 1 && service.seen;
         service.seen = true;
         if returned {
-            out(Record::Target(self.service_event(
-                ts,
-                TargetEventKind::Returned,
-                task.service,
-            )));
+            let event = self.service_event(ts, TargetEventKind::Returned, task.service);
+            self.tell_target(event, out);
         }
+    }
+
+    fn tell_target(&mut self, event: TargetEvent, out: &mut impl FnMut(Record)) {
+        self.incidents.target(&event);
+        out(Record::Target(event));
     }
 
     /// A record about a service as a whole.
@@ -351,8 +379,9 @@ impl Pipeline {
     }
 }
 
-fn tell(flags: &mut Vec<Flag>, out: &mut impl FnMut(Record)) {
+fn tell(flags: &mut Vec<Flag>, incidents: &mut Incidents, out: &mut impl FnMut(Record)) {
     for flag in flags.drain(..) {
+        incidents.flag(&flag);
         out(Record::Flag(Box::new(flag)));
     }
 }

@@ -4,6 +4,7 @@
 //! when the two differ. Field names follow the OpenTelemetry semantic conventions where those have one;
 //! durations end in `_ns`, sizes in `_bytes`. What could not be measured is absent, never zero.
 
+mod incident;
 pub mod single;
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
@@ -13,6 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use slowburn_probes::event::{Call, Class};
 
+pub use self::incident::{Cause, CauseKind, Incident, Moved, Part, Place, Signal};
 use crate::attach::Rule;
 
 /// Version of the format. Fields may be added within a version; none is removed or changes its meaning.
@@ -125,6 +127,8 @@ pub enum Record {
     Window(Box<Window>),
     /// Something is slowly getting worse, or no longer is.
     Flag(Box<Flag>),
+    /// What the flags of a service come to.
+    Incident(Box<Incident>),
     /// slowburn measures less, to stay within its budget, or more again.
     Budget(Box<BudgetChange>),
     /// Events or samples were lost.
@@ -144,6 +148,7 @@ impl Record {
             Self::Delay(_) => "delay",
             Self::Window(_) => "window",
             Self::Flag(_) => "flag",
+            Self::Incident(_) => "incident",
             Self::Budget(_) => "budget",
             Self::Loss(_) => "loss",
             Self::Stop(_) => "stop",

@@ -8,6 +8,7 @@
 //! costs more than it gains.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, BufWriter, IsTerminal, Read, Write},
     os::{fd::AsFd, unix::fs::MetadataExt},
@@ -103,8 +104,8 @@ struct Replayer<W> {
     pipeline: Pipeline,
     output: W,
     terminal: Terminal,
-    /// Flags made anew since the last run of the recording ended.
-    flags: u64,
+    /// What was said anew since the last run of the recording ended, by type.
+    said: BTreeMap<&'static str, u64>,
 }
 
 impl<W: Write> Replayer<W> {
@@ -115,7 +116,7 @@ impl<W: Write> Replayer<W> {
             pipeline: Pipeline::new(&[], true, Detector::new(Config::default())),
             output,
             terminal,
-            flags: 0,
+            said: BTreeMap::new(),
         }
     }
 
@@ -124,7 +125,7 @@ impl<W: Write> Replayer<W> {
         while let Some(block) = recording.next_block().map_err(|error| self.unread(error))? {
             self.block(block)?;
         }
-        Ok(())
+        self.settle()
     }
 
     /// Lines that are known at a glance are written together.
@@ -156,7 +157,8 @@ impl<W: Write> Replayer<W> {
             read(line).map_err(|error| End::Recording(error.context(self.complaint(is_cut))))?;
         match &record {
             // What the detector says is said anew.
-            Record::Flag(_) => return Ok(()),
+            Record::Flag(_) | Record::Incident(_) => return Ok(()),
+            Record::Target(event) => self.pipeline.hear(event),
             Record::Loss(loss) if loss.class == LossClass::Series => return Ok(()),
             Record::Stop(stop) => return self.stop(stop.clone()),
             _ => {}
@@ -172,20 +174,34 @@ impl<W: Write> Replayer<W> {
     fn window(&mut self, window: &Window) -> Result<(), End> {
         let mut said = Vec::new();
         self.pipeline.judge(window, &mut |record| said.push(record));
+        self.say(said)
+    }
+
+    fn say(&mut self, said: Vec<Record>) -> Result<(), End> {
         for record in said {
-            self.flags += u64::from(matches!(record, Record::Flag(_)));
+            *self.said.entry(record.type_name()).or_default() += 1;
             self.write(record)?;
         }
         Ok(())
     }
 
-    /// A recording may hold several runs: each ends with counts of its own, of which those of the flags are made anew.
+    /// What the last windows come to.
+    fn settle(&mut self) -> Result<(), End> {
+        let mut said = Vec::new();
+        self.pipeline.settle(&mut |record| said.push(record));
+        self.say(said)
+    }
+
+    /// A recording may hold several runs: each ends with counts of its own, of which those of what is said anew are.
     fn stop(&mut self, mut stop: Box<Stop>) -> Result<(), End> {
-        stop.records.remove("flag");
-        if self.flags > 0 {
-            stop.records.insert("flag".into(), self.flags);
+        self.settle()?;
+        for kind in ["flag", "incident"] {
+            stop.records.remove(kind);
+            if let Some(count) = self.said.get(kind) {
+                stop.records.insert(kind.into(), *count);
+            }
         }
-        self.flags = 0;
+        self.said.clear();
         self.write(Record::Stop(stop))
     }
 
@@ -257,12 +273,11 @@ mod tests {
         .replace(r"[n\u2026]", r#"["\u2026"]"#)
     }
 
-    fn stop(flags: u32) -> String {
-        let records = if flags > 0 {
-            format!(r#"{{"flag":{flags},"window":1}}"#)
-        } else {
-            r#"{"window":1}"#.into()
-        };
+    fn stop(flags: usize, incidents: usize) -> String {
+        let records = [("flag", flags), ("incident", incidents), ("window", 1)];
+        let records = records.into_iter().filter(|(_, count)| *count > 0);
+        let records: BTreeMap<_, _> = records.collect();
+        let records = serde_json::to_string(&records).expect("it is JSON");
         format!(
             r#"{{"v":1,"type":"stop","ts":"2026-01-01T01:00:00.000000000Z","reason":"signal","ran_ns":1,"records":{records},"recovered":0,"lost":{{}}}}"#
         )
@@ -392,37 +407,32 @@ mod tests {
         let events: String = (0..2000).map(|n| event(n) + "\n").collect();
         let run = |from: u32| -> String {
             let windows = (from..from + 40).map(|n| climbing(n) + "\n" + &events);
-            windows.chain([stop(0) + "\n"]).collect()
+            windows.chain([stop(0, 0) + "\n"]).collect()
         };
         let recording = run(0) + &run(40);
         let (output, end) = replay(recording.as_bytes());
         assert_eq!(end, Ok(()));
         let output = String::from_utf8(output).expect("it is text");
-        let (flags, others): (Vec<_>, Vec<_>) = output
-            .lines()
-            .partition(|line| line.contains(r#""type":"flag""#));
-        let (stops, passed): (Vec<_>, Vec<_>) = others
-            .into_iter()
-            .partition(|line| line.contains(r#""type":"stop""#));
+        let is = |line: &str, kind: &str| line.contains(&format!(r#""type":"{kind}""#));
+        let said = |line: &str| is(line, "flag") || is(line, "incident");
+        let (stops, others): (Vec<&str>, Vec<&str>) =
+            output.lines().partition(|line| is(line, "stop"));
+        let passed: Vec<&str> = others.into_iter().filter(|line| !said(line)).collect();
         let expected: Vec<_> = recording
             .lines()
             .filter(|line| !line.contains(r#""type":"stop""#))
             .collect();
         assert!(
             passed == expected,
-            "all but flags and stops come out as they went in"
+            "all but flags, incidents and stops come out as they went in"
         );
-        let first_run = output
-            .lines()
-            .take_while(|line| !line.contains(r#""type":"stop""#));
-        let in_first = first_run
-            .filter(|line| line.contains(r#""type":"flag""#))
-            .count();
-        assert!(in_first > 0 && flags.len() >= in_first);
-        assert_eq!(
-            stops,
-            [stop(in_first as u32), stop((flags.len() - in_first) as u32)]
-        );
+        let count = |lines: &[&str], kind| lines.iter().filter(|line| is(line, kind)).count();
+        let all: Vec<&str> = output.lines().collect();
+        let end = all.iter().position(|line| is(line, "stop"));
+        let (first, second) = all.split_at(end.expect("two runs"));
+        assert!(count(first, "flag") > 0 && count(first, "incident") > 0);
+        let counted = |run| stop(count(run, "flag"), count(run, "incident"));
+        assert_eq!(stops, [counted(first), counted(second)]);
         // What was replayed is a recording of the same.
         let (again, end) = replay(output.as_bytes());
         assert_eq!(end, Ok(()));

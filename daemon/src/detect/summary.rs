@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
-use crate::stream::{Flag, FlagKind, FlagState, Metric, Moment};
+use crate::{
+    figures,
+    stream::{Flag, FlagKind, FlagState, Metric},
+};
 
 /// The finding as a sentence.
 pub fn sentence(flag: &Flag) -> String {
     let (subject, evidence) = (subject(flag), &flag.evidence);
     let show = |value| quantity(flag.metric, value);
-    let since = time_of_day(flag.since, flag.ts);
+    let since = figures::time_of_day(flag.since, flag.ts);
     let (from, to) = (show(evidence.baseline), show(evidence.now));
     match (flag.kind, flag.state) {
         (FlagKind::Climb, FlagState::Cleared) => {
@@ -75,62 +76,13 @@ fn per_hour(metric: Metric, value: f64) -> String {
 
 /// A value in its metric's unit.
 fn quantity(metric: Metric, value: f64) -> String {
-    const BYTES: &[(f64, &str)] = &[
-        (1.0, "B"),
-        (1024.0, "KiB"),
-        (1_048_576.0, "MiB"),
-        (1_073_741_824.0, "GiB"),
-        (1_099_511_627_776.0, "TiB"),
-    ];
-    const TIME: &[(f64, &str)] = &[(1.0, "ns"), (1e3, "us"), (1e6, "ms"), (1e9, "s")];
     match metric {
-        Metric::CommittedBytes | Metric::ReservedBytes | Metric::RssBytes => scaled(value, BYTES),
-        Metric::MappedRate => format!("{}/s", scaled(value, BYTES)),
-        Metric::ThreadsLive | Metric::Fds => digits(value),
-        Metric::CreationRate => format!("{}/s", scaled(value, &[])),
-        Metric::Delay | Metric::DelayP99 => scaled(value, TIME),
-        Metric::DelayTail => format!("{} %", digits(100.0 * value)),
-    }
-}
-
-/// The value in the largest unit of which it is at least one.
-fn scaled(value: f64, units: &[(f64, &str)]) -> String {
-    let unit = units
-        .iter()
-        .rev()
-        .find(|(size, _)| value.abs() >= *size)
-        .or(units.first());
-    unit.map_or_else(
-        || digits(value),
-        |(size, name)| format!("{} {name}", digits(value / size)),
-    )
-}
-
-/// Two or three significant digits; none behind the point from 10 on.
-fn digits(value: f64) -> String {
-    let text = if value.abs() < 9.95 {
-        format!("{value:.1}")
-    } else {
-        format!("{value:.0}")
-    };
-    let text = text.strip_suffix(".0").unwrap_or(&text);
-    if text == "-0" {
-        "0".to_owned()
-    } else {
-        text.to_owned()
-    }
-}
-
-/// The time of day, with the date if it was another day than the flag's.
-fn time_of_day(moment: Moment, flagged: Moment) -> String {
-    let read = |moment: Moment| Timestamp::from_nanosecond(i128::from(moment.0)).ok();
-    let Some((time, flagged)) = read(moment).zip(read(flagged)) else {
-        return moment.to_string();
-    };
-    let text = format!("{time:.0}");
-    match text.split_once('T') {
-        Some((day, clock)) if format!("{flagged:.0}").starts_with(day) => clock.to_owned(),
-        _ => text,
+        Metric::CommittedBytes | Metric::ReservedBytes | Metric::RssBytes => figures::bytes(value),
+        Metric::MappedRate => format!("{}/s", figures::bytes(value)),
+        Metric::ThreadsLive | Metric::Fds => figures::digits(value),
+        Metric::CreationRate => format!("{}/s", figures::digits(value)),
+        Metric::Delay | Metric::DelayP99 => figures::time(value),
+        Metric::DelayTail => figures::percent(value),
     }
 }
 
@@ -156,15 +108,5 @@ mod tests {
             assert_eq!(quantity(metric, value), expected);
         }
         assert_eq!(per_hour(Metric::MappedRate, 2048.0), "2 KiB/s per hour");
-    }
-
-    #[test]
-    fn another_day_is_named() {
-        let noon = Moment(1_700_000_000_000_000_000);
-        assert_eq!(time_of_day(noon, noon), "22:13:20Z");
-        assert_eq!(
-            time_of_day(noon, Moment(noon.0 + 86_400_000_000_000)),
-            "2023-11-14T22:13:20Z"
-        );
     }
 }

@@ -63,7 +63,7 @@ fn told(record: &Record) -> Option<Told> {
             wait_ns: window.delay.as_ref().unwrap().sum_ns,
             reserved: window.memory.reserved_bytes,
         }),
-        Record::Flag(_) => return None,
+        Record::Flag(_) | Record::Incident(_) => return None,
         other => panic!("{other:?}"),
     })
 }

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use bytesize::ByteSize;
 
-use crate::stream::{Flag, FlagState, Record, Scope, TargetEventKind, Window};
+use crate::stream::{Flag, FlagState, Incident, Record, Scope, TargetEventKind, Window};
 
 /// Writes to standard error.
 pub struct Terminal {
@@ -53,6 +53,7 @@ impl Terminal {
         match record {
             Record::Window(window) if window.scope == Scope::Process => self.window(window),
             Record::Flag(flag) if flag.state != FlagState::Updated => self.flag(flag),
+            Record::Incident(incident) => self.incident(incident),
             Record::Budget(change) => self.say(&change.summary),
             Record::Loss(loss) => self.totals.lost += loss.count,
             Record::Target(event) => match event.event {
@@ -87,6 +88,15 @@ impl Terminal {
             _ => "FLAG",
         };
         self.say(&format!("{mark} {}: {}", flag.id, flag.summary));
+    }
+
+    fn incident(&mut self, incident: &Incident) {
+        let mark = match incident.state {
+            FlagState::Raised => "INCIDENT",
+            FlagState::Updated => "incident",
+            FlagState::Cleared => "over",
+        };
+        self.say(&format!("{mark} {}: {}", incident.id, incident.summary));
     }
 
     /// Rewrites the status line, at the end of a window.
