@@ -86,7 +86,7 @@ struct Open {
     renewal: Option<Renewal>,
     /// When anything was raised last.
     last: Moment,
-    /// Has anything been raised since it was told? With which cause was it told?
+    /// Has anything that lasts been raised since it was told? With which cause was it told?
     changed: bool,
     told: Option<(Option<CauseKind>, f64)>,
     /// When it was raised, and when it is weighed anew: after twice the time each time.
@@ -139,7 +139,8 @@ impl Incidents {
             .or_default();
         match flag.state {
             FlagState::Raised => {
-                let open = service.open_at(flag.ts, &mut self.told);
+                let lasts = matches!(flag.kind, FlagKind::Climb | FlagKind::Step);
+                let open = service.open_at(flag.ts, lasts, &mut self.told);
                 if open.flags.len() < MOST_FLAGS {
                     open.flags.push(flag.clone());
                 }
@@ -158,7 +159,7 @@ impl Incidents {
     pub fn target(&mut self, event: &TargetEvent) {
         let service = self.services.entry(event.service.clone()).or_default();
         if let Some(overlap) = service.lives.target(event) {
-            service.open_at(event.ts, &mut self.told).overlap = Some(overlap);
+            service.open_at(event.ts, true, &mut self.told).overlap = Some(overlap);
         }
     }
 
@@ -169,7 +170,7 @@ impl Incidents {
             if let Some(total) = service.total.take()
                 && let Some(renewal) = service.lives.window(ts, &total)
             {
-                service.open_at(ts, &mut self.told).renewal = Some(renewal);
+                service.open_at(ts, true, &mut self.told).renewal = Some(renewal);
             }
             out.extend(service.tell(name, ts));
             let before = service.processes.len();
@@ -193,7 +194,8 @@ impl Incidents {
 
 impl Service {
     /// The incident that something belongs to which is raised now.
-    fn open_at(&mut self, ts: Moment, told: &mut u64) -> &mut Open {
+    /// What does not last is told with what comes next.
+    fn open_at(&mut self, ts: Moment, lasts: bool, told: &mut u64) -> &mut Open {
         let open = self.open.get_or_insert_with(|| {
             *told += 1;
             Open {
@@ -209,7 +211,7 @@ impl Service {
             }
         });
         open.last = ts;
-        open.changed = true;
+        open.changed |= lasts;
         open
     }
 

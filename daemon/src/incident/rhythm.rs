@@ -16,6 +16,9 @@ const MEET: f64 = 0.15;
 pub struct Beat {
     /// What.
     pub name: String,
+    /// Of which process, and is it the process as a whole?
+    pub pid: u32,
+    pub is_process: bool,
     /// How often.
     pub every_ns: u64,
     /// When it came last.
@@ -47,6 +50,8 @@ pub fn beats(flags: &[Flag]) -> Vec<Beat> {
         if beats.iter().all(|beat| beat.name != name) {
             beats.push(Beat {
                 name,
+                pid: flag.process.pid,
+                is_process: flag.threads.is_none(),
                 every_ns,
                 last: flag.since,
             });
@@ -74,7 +79,9 @@ fn meet(one: &Beat, other: &Beat) -> Option<Meeting> {
     // Where the shorter one is in its own period when the other begins.
     let between = one.last.0.abs_diff(other.last.0) % short.max(1);
     let apart = between.min(short - between) as f64 / long as f64;
-    (in_step && apart <= MEET).then(|| Meeting {
+    // What a process does its threads do, and one job may keep several of them busy: that is one thing.
+    let is_one = one.pid == other.pid && (one.is_process || other.is_process || times < 1.5);
+    (in_step && !is_one && apart <= MEET).then(|| Meeting {
         one: one.name.clone(),
         one_ns: one.every_ns,
         other: other.name.clone(),
@@ -90,6 +97,8 @@ mod tests {
     fn beat(name: &str, every_s: u64, last_s: u64) -> Beat {
         Beat {
             name: name.to_owned(),
+            pid: u32::from(name.as_bytes()[0]),
+            is_process: false,
             every_ns: every_s * 1_000_000_000,
             last: Moment(last_s * 1_000_000_000),
         }
@@ -112,5 +121,11 @@ mod tests {
         );
         assert_eq!(meeting(&[beat("a", 60, 1000), beat("b", 85, 1000)]), None);
         assert_eq!(meeting(&[beat("a", 60, 1000), beat("b", 600, 1000)]), None);
+        assert_eq!(
+            meeting(&[beat("a1", 60, 1000), beat("a2", 60, 1000)]),
+            None,
+            "one job"
+        );
+        assert!(meeting(&[beat("a1", 60, 1000), beat("a2", 120, 1000)]).is_some());
     }
 }

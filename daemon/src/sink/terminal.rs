@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use bytesize::ByteSize;
 
-use crate::stream::{Flag, FlagState, Incident, Record, Scope, TargetEventKind, Window};
+use crate::stream::{CauseKind, Flag, FlagState, Incident, Record, Scope, TargetEventKind, Window};
 
 /// Writes to standard error.
 pub struct Terminal {
@@ -13,6 +13,8 @@ pub struct Terminal {
     live: bool,
     status_shown: bool,
     totals: Totals,
+    /// The incident shown last, and its cause then: the same again is no news to a person.
+    shown: Option<(String, Option<CauseKind>)>,
 }
 
 /// Sums over the processes of the last window.
@@ -35,6 +37,7 @@ impl Terminal {
             live: !quiet && !output_on_terminal && io::stderr().is_terminal(),
             status_shown: false,
             totals: Totals::default(),
+            shown: None,
         }
     }
 
@@ -91,6 +94,12 @@ impl Terminal {
     }
 
     fn incident(&mut self, incident: &Incident) {
+        let cause = incident.causes.first().map(|first| first.cause);
+        let shown = Some((incident.id.clone(), cause));
+        if incident.state == FlagState::Updated && self.shown == shown {
+            return;
+        }
+        self.shown = shown;
         let mark = match incident.state {
             FlagState::Raised => "INCIDENT",
             FlagState::Updated => "incident",

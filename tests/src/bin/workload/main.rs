@@ -6,6 +6,7 @@
 //! can be read before and after. Every workload is bounded in time and in count, but for those of benchmarks that work as long as
 //! they are listened to.
 
+mod age;
 mod compat;
 mod counted;
 mod crew;
@@ -106,6 +107,12 @@ enum Workload {
     Spawners {
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=2_000))]
         threads: u64,
+    },
+    /// Gets worse in a known way, or looks like it
+    Age {
+        course: age::Course,
+        #[arg(long, default_value = "60", value_parser = seconds)]
+        seconds: Duration,
     },
     /// Has threads that compete for one CPU
     Contend {
@@ -226,6 +233,7 @@ fn main() -> anyhow::Result<()> {
         } => threads::short(rate, seconds, detached),
         Workload::IdleThreads { count, later } => threads::idle(count, later),
         Workload::Spawners { threads } => threads::spawners(threads),
+        Workload::Age { course, seconds } => age::age(course, seconds),
         Workload::Contend { threads, seconds } => waits::contend(threads, seconds),
         Workload::Pingpong { pairs, seconds } => waits::pingpong(pairs, seconds),
         Workload::Yields { threads, seconds } => waits::yields(threads, seconds),
@@ -246,7 +254,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// No workload may run for longer than this.
-const LONGEST: u64 = 60;
+const LONGEST: u64 = 180;
 
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {

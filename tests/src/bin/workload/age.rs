@@ -1,0 +1,346 @@
+//! Services that get worse in a known way, and healthy ones that look like it, in fast motion: what takes a day elsewhere
+//! takes a minute here.
+//!
+//! All of them are calm for the first quarter of their time, and do a little work all along.
+
+use std::{
+    ffi::c_void,
+    fs::File,
+    hint::black_box,
+    process::{Child, Command},
+    ptr, thread,
+    time::{Duration, Instant},
+};
+
+use clap::ValueEnum;
+use fastrand::Rng;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use serde_json::json;
+
+use crate::crew;
+
+const MIB: usize = 1 << 20;
+
+/// How often the course is followed.
+const STEP: Duration = Duration::from_millis(50);
+
+/// What becomes of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Course {
+    /// Memory is taken, touched and never given back
+    Leak,
+    /// A cache fills up, and is full
+    Cache,
+    /// Address space is taken and never touched
+    Arena,
+    /// Address space is taken and given back as a whole, again and again
+    ArenaSaw,
+    /// More and more is mapped and unmapped
+    Churn,
+    /// As much is mapped and unmapped as before, give or take
+    Mapping,
+    /// Threads are started that never end
+    Threads,
+    /// A pool of threads grows, and is complete
+    Pool,
+    /// More and more short-lived threads
+    Creations,
+    /// As many short-lived threads as before, give or take
+    Helpers,
+    /// Files are opened and never closed
+    Files,
+    /// Files are opened, and all are closed, again and again
+    FilesSaw,
+    /// A lot is mapped for a moment, at regular intervals
+    Job,
+    /// A lot is mapped for a moment, now and then
+    Bursts,
+    /// A program is run at regular intervals, and takes longer each time
+    Overlap,
+    /// A program is run at regular intervals, and ends long before its next run
+    Timer,
+    /// More and more threads compete for one CPU
+    Own,
+    /// As many threads as before compete for one CPU
+    Crowd,
+    /// Works on one CPU as before: for those that others disturb
+    Victim,
+    /// Takes more and more of one CPU
+    Neighbour,
+    /// Takes as much of one CPU as before
+    Tenant,
+    /// Threads are sent from CPU to CPU more and more often
+    Migration,
+}
+
+/// Follows a course.
+pub fn age(course: Course, seconds: Duration) -> anyhow::Result<()> {
+    crate::ready()?;
+    thread::Builder::new()
+        .name("worker".into())
+        .spawn(healthy_work)?;
+    let mut service = Service::new(course)?;
+    let start = Instant::now();
+    let mut step = 0;
+    while start.elapsed() < seconds {
+        let way = start.elapsed().as_secs_f64() / seconds.as_secs_f64();
+        service.step(way, seconds)?;
+        step += 1;
+        thread::sleep((STEP * step).saturating_sub(start.elapsed()));
+    }
+    crate::done(&json!({ "steps": step }))?;
+    service.end();
+    Ok(())
+}
+
+/// What every service does: a little work on memory that it gives back.
+fn healthy_work() {
+    loop {
+        black_box(&vec![1_u8; 64 << 10]);
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What it has.
+struct Service {
+    course: Course,
+    random: Rng,
+    blocks: Vec<(*mut c_void, usize)>,
+    files: Vec<File>,
+    threads: usize,
+    jobs: Vec<Child>,
+    /// How many jobs or bursts there were.
+    runs: u32,
+    rate: f64,
+}
+
+impl Service {
+    fn new(course: Course) -> anyhow::Result<Self> {
+        let mut service = Self {
+            course,
+            random: Rng::with_seed(1),
+            blocks: Vec::new(),
+            files: Vec::new(),
+            threads: 0,
+            jobs: Vec::new(),
+            runs: 0,
+            rate: 1.0,
+        };
+        // What a service has anyway.
+        service.map(64 * MIB, true)?;
+        Ok(service)
+    }
+
+    /// `way` goes from 0 to 1.
+    fn step(&mut self, way: f64, seconds: Duration) -> anyhow::Result<()> {
+        // From 0 to 1 after the first quarter.
+        let grown = ((way - 0.25) / 0.75).max(0.0);
+        match self.course {
+            Course::Leak => self.hold((64.0 + 192.0 * grown) as usize, true),
+            Course::Cache => {
+                let filled = 1.0 - (-12.0 * way).exp();
+                self.hold((64.0 + 128.0 * filled) as usize, true)
+            }
+            Course::Arena => self.hold((64.0 + 192.0 * grown) as usize, false),
+            Course::ArenaSaw => {
+                let part = (20.0 * way).fract();
+                if part < 0.1 {
+                    self.shrink();
+                }
+                self.hold((64.0 + 128.0 * part) as usize, false)
+            }
+            Course::Churn => self.map_and_unmap(10.0 * (1.0 + 5.0 * grown)),
+            Course::Mapping => {
+                let rate = self.wander();
+                self.map_and_unmap(20.0 * rate)
+            }
+            Course::Threads => self.park((10.0 + 90.0 * grown) as usize),
+            Course::Pool => self.park((10.0 + 50.0 * (20.0 * way).min(1.0)) as usize),
+            Course::Creations => self.run_threads(1.0 + 7.0 * grown),
+            Course::Helpers => {
+                let rate = self.wander();
+                self.run_threads(3.0 * rate)
+            }
+            Course::Files => self.open((30.0 + 270.0 * grown) as usize),
+            Course::FilesSaw => {
+                let part = (25.0 * way).fract();
+                self.files.truncate((30.0 + 60.0 * part) as usize);
+                self.open((30.0 + 60.0 * part) as usize)
+            }
+            Course::Job => self.burst_if((16.0 * way) as u32 > self.runs),
+            Course::Bursts => {
+                let now = self.random.f64() < 0.05;
+                self.burst_if(now)
+            }
+            Course::Overlap => self.spawn(way, seconds, 0.5 + 2.5 * grown),
+            Course::Timer => self.spawn(way, seconds, 0.5),
+            Course::Own => self.compete((2.0 + 6.0 * grown) as usize),
+            Course::Crowd => self.compete(4),
+            Course::Victim => self.compete(2),
+            Course::Neighbour => hog(0.1 + 0.8 * grown),
+            Course::Tenant => hog(0.5),
+            Course::Migration => self.migrate(grown),
+        }
+    }
+
+    /// Takes memory until it has so many MiB.
+    fn hold(&mut self, mib: usize, touch: bool) -> anyhow::Result<()> {
+        let have: usize = self.blocks.iter().map(|(_, bytes)| bytes).sum();
+        // In steps of 256 KiB, as allocators do.
+        let missing = (mib * MIB).saturating_sub(have) / (MIB / 4) * (MIB / 4);
+        if missing > 0 {
+            self.map(missing, touch)?;
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, bytes: usize, touch: bool) -> anyhow::Result<()> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping, anywhere: nothing that exists is touched.
+        let at = unsafe {
+            mmap_anonymous(
+                ptr::null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                flags,
+            )?
+        };
+        if touch {
+            // SAFETY: the mapping is that long, writable, and nobody else's.
+            unsafe { ptr::write_bytes(at.cast::<u8>(), 7, bytes) };
+        }
+        self.blocks.push((at, bytes));
+        Ok(())
+    }
+
+    /// Gives all back but what it had at the beginning.
+    fn shrink(&mut self) {
+        for (at, bytes) in self.blocks.drain(1..) {
+            // SAFETY: it was mapped here, is as long, and is not used any more.
+            let _ = unsafe { munmap(at, bytes) };
+        }
+    }
+
+    fn map_and_unmap(&mut self, times: f64) -> anyhow::Result<()> {
+        for _ in 0..times as usize {
+            self.map(256 << 10, true)?;
+            self.shrink();
+        }
+        Ok(())
+    }
+
+    /// About 1, a little more or less than before.
+    fn wander(&mut self) -> f64 {
+        self.rate = 1.0 + 0.9 * (self.rate - 1.0) + 0.1 * (self.random.f64() - 0.5);
+        self.rate
+    }
+
+    fn park(&mut self, threads: usize) -> anyhow::Result<()> {
+        while self.threads < threads {
+            thread::Builder::new()
+                .name(format!("conn-{}", self.threads))
+                .spawn(|| {
+                    loop {
+                        thread::park();
+                    }
+                })?;
+            self.threads += 1;
+        }
+        Ok(())
+    }
+
+    fn run_threads(&mut self, count: f64) -> anyhow::Result<()> {
+        // The fraction is made up for by chance.
+        let count = count as usize + usize::from(self.random.f64() < count.fract());
+        for _ in 0..count {
+            thread::Builder::new()
+                .name("request".into())
+                .spawn(|| thread::sleep(Duration::from_millis(2)))?;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, files: usize) -> anyhow::Result<()> {
+        while self.files.len() < files {
+            self.files.push(File::open("/dev/null")?);
+        }
+        Ok(())
+    }
+
+    fn burst_if(&mut self, now: bool) -> anyhow::Result<()> {
+        self.shrink();
+        if now {
+            self.runs += 1;
+            self.map(48 * MIB, true)?;
+        }
+        Ok(())
+    }
+
+    /// Runs a program fifteen times in all, each of which takes so many of the intervals.
+    fn spawn(&mut self, way: f64, seconds: Duration, intervals: f64) -> anyhow::Result<()> {
+        const RUNS: f64 = 15.0;
+        self.jobs
+            .retain_mut(|job| job.try_wait().is_ok_and(|ended| ended.is_none()));
+        if (RUNS * way) as u32 > self.runs {
+            self.runs += 1;
+            let takes = seconds.as_secs_f64() / RUNS * intervals;
+            self.jobs
+                .push(Command::new("sleep").arg(format!("{takes:.2}")).spawn()?);
+        }
+        Ok(())
+    }
+
+    /// Threads that spin for a millisecond of five, all on one CPU.
+    fn compete(&mut self, threads: usize) -> anyhow::Result<()> {
+        while self.threads < threads {
+            thread::Builder::new()
+                .name(format!("handler-{}", self.threads))
+                .spawn(|| {
+                    pin_to_first();
+                    loop {
+                        spin(Duration::from_millis(1));
+                        thread::sleep(Duration::from_millis(4));
+                    }
+                })?;
+            self.threads += 1;
+        }
+        Ok(())
+    }
+
+    /// Sends itself to another CPU, up to so many times a step.
+    fn migrate(&mut self, grown: f64) -> anyhow::Result<()> {
+        let cpus = crew::cpus()?;
+        for i in 0..(40.0 * grown) as usize {
+            crew::pin(cpus[i % cpus.len()]);
+            spin(Duration::from_micros(100));
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        for job in &mut self.jobs {
+            let _ = job.kill();
+            let _ = job.wait();
+        }
+    }
+}
+
+fn pin_to_first() {
+    if let Ok(cpus) = crew::cpus() {
+        crew::pin(cpus[0]);
+    }
+}
+
+/// Takes a share of a step of the first CPU.
+fn hog(share: f64) -> anyhow::Result<()> {
+    pin_to_first();
+    spin(STEP.mul_f64(share));
+    Ok(())
+}
+
+fn spin(time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        black_box(0);
+    }
+}
