@@ -1,6 +1,6 @@
 //! Times far above the usual level, and back: spikes, and what comes at regular intervals.
 
-use super::{median::median_of, shape::MAD_TO_SIGMA};
+use super::{extremes::Extremes, median::median_of, shape::MAD_TO_SIGMA};
 
 /// Samples kept of the usual level, over all of the time since it was taken for the usual one: when they are too many, every
 /// other one is dropped, and from then on half as many are taken.
@@ -19,10 +19,17 @@ const SPIKE_LENGTH: u32 = 6;
 /// Least of a spike, as a logarithm, if the least of an excursion is smaller: a third more.
 const SPIKE_LEAST: f64 = 0.3;
 
-/// Beginnings of excursions that are remembered; all of the gaps between them must be within a quarter of their median to
-/// be called regular. Four gaps of a process without memory are once in 2,000.
-const STARTS: usize = 5;
-const REGULAR: f64 = 0.25;
+/// Beginnings of excursions that are remembered, and gaps between them that are asked for at least.
+const STARTS: usize = 11;
+const LEAST_GAPS: usize = 4;
+
+/// Gaps are regular if chance would make as many so equal less than once in so many times, counted over all excursions that
+/// there have been. No gap may be further from their median than this.
+const CHANCE: f64 = 0.003;
+const IRREGULAR: f64 = 0.35;
+
+/// Shortest median gap, in samples: excursions must end before they can come again, which alone makes short gaps equal.
+const SHORTEST: f64 = 6.0;
 
 /// Excursions of this many samples, and longer than what the usual level was taken from, are the usual level.
 const MOVED: u32 = 64;
@@ -55,18 +62,16 @@ pub struct Excursions {
     above: u32,
     peak: f64,
     began_s: f64,
-    /// When the last ones began.
+    /// When the last ones began, and how many there were.
     starts: [f64; STARTS],
     count: u32,
-    /// The highest spike that was told.
-    told: f64,
-    /// The period that was told.
-    every_s: f64,
+    /// How high it has been, if spikes are looked for.
+    past: Option<Extremes>,
 }
 
 impl Excursions {
-    /// Has seen nothing.
-    pub fn new() -> Self {
+    /// Has seen nothing. Is it to look for spikes, too?
+    pub fn new(spikes: bool) -> Self {
         Self {
             kept: Vec::new(),
             stride: 1,
@@ -78,18 +83,18 @@ impl Excursions {
             began_s: 0.0,
             starts: [f64::NAN; STARTS],
             count: 0,
-            told: f64::NEG_INFINITY,
-            every_s: f64::NAN,
+            past: spikes.then(Extremes::new),
         }
     }
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.kept.capacity() * size_of::<f32>()
+        let past = self.past.as_ref().map_or(0, Extremes::heap_bytes);
+        self.kept.capacity() * size_of::<f32>() + past
     }
 
-    /// Adds a sample; `least` is the least rise worth the name.
-    pub fn add(&mut self, now_s: f64, value: f64, least: f64) -> Option<Seen> {
+    /// Adds a sample of such a length; `least` is the least rise worth the name.
+    pub fn add(&mut self, now_s: f64, sample_s: f64, value: f64, least: f64) -> Option<Seen> {
         if value.is_nan() {
             return None;
         }
@@ -98,7 +103,8 @@ impl Excursions {
             self.rise(now_s, value);
             return None;
         }
-        let seen = self.fall(least);
+        let seen = self.fall(sample_s, least);
+        self.remember(value);
         self.keep(value);
         seen
     }
@@ -112,15 +118,12 @@ impl Excursions {
         self.peak = self.peak.max(value);
         let taken = self.stride * self.kept.len() as u32;
         if self.above > MOVED.max(taken) {
-            *self = Self {
-                every_s: self.every_s,
-                ..Self::new()
-            };
+            *self = Self::new(self.past.is_some());
         }
     }
 
     /// The series is back at its usual level.
-    fn fall(&mut self, least: f64) -> Option<Seen> {
+    fn fall(&mut self, sample_s: f64, least: f64) -> Option<Seen> {
         let lasted = std::mem::take(&mut self.above);
         if lasted == 0 {
             return None;
@@ -129,44 +132,25 @@ impl Excursions {
         self.starts[STARTS - 1] = self.began_s;
         self.count += 1;
         let height = self.peak - self.usual;
-        let seen = Seen {
-            every_s: None,
+        let every_s = regular(&self.starts, f64::from(self.count), sample_s);
+        let high = SPIKE_LEAST.max(least).max(SPIKE_SIGMA * self.sigma);
+        let past = self.past.as_ref().and_then(Extremes::bound);
+        let beyond = past.is_some_and(|bound| self.peak > bound);
+        let is_spike = lasted <= SPIKE_LENGTH && height > high && beyond;
+        self.remember(self.peak);
+        (every_s.is_some() || is_spike).then(|| Seen {
+            every_s,
             began_s: self.began_s,
             usual: self.usual,
             peak: self.peak,
             sigmas: height / self.sigma.max(1e-3 * height),
-        };
-        if let Some(every_s) = self.regular() {
-            let known = (every_s / self.every_s - 1.0).abs() < REGULAR;
-            self.every_s = every_s;
-            return (!known).then_some(Seen {
-                every_s: Some(every_s),
-                ..seen
-            });
-        }
-        let is_spike =
-            lasted <= SPIKE_LENGTH && height > SPIKE_LEAST.max(least).max(SPIKE_SIGMA * self.sigma);
-        // What comes again and again is no news, unless it is much higher.
-        let is_news = self.count <= 3 || height > 1.5 * self.told;
-        if !is_spike || !is_news || !self.every_s.is_nan() {
-            return None;
-        }
-        self.told = self.told.max(height);
-        Some(seen)
+        })
     }
 
-    /// The gap between excursions, if it is always about the same.
-    fn regular(&self) -> Option<f64> {
-        let mut gaps: [f64; STARTS - 1] =
-            std::array::from_fn(|i| self.starts[i + 1] - self.starts[i]);
-        if gaps.iter().any(|gap| gap.is_nan()) {
-            return None;
+    fn remember(&mut self, value: f64) {
+        if let Some(past) = &mut self.past {
+            past.add(value);
         }
-        let median = median_of(&mut gaps);
-        let regular = gaps
-            .iter()
-            .all(|gap| (gap - median).abs() < REGULAR * median);
-        regular.then_some(median)
     }
 
     fn keep(&mut self, value: f64) {
@@ -190,5 +174,110 @@ impl Excursions {
             *value = (*value - self.usual).abs();
         }
         self.sigma = MAD_TO_SIGMA * median_of(&mut values);
+    }
+}
+
+/// The gap between excursions, if the last ones are more equal than chance makes them. `count` is how many there have been.
+///
+/// What comes without memory has exponential gaps. Such a gap is within a share `d` of their median with a probability of
+/// (2^d - 2^-d) / 2, and all of them are within `d` of one of them at most as often as the product below says.
+fn regular(starts: &[f64; STARTS], count: f64, sample_s: f64) -> Option<f64> {
+    let gaps: [f64; STARTS - 1] = std::array::from_fn(|i| starts[i + 1] - starts[i]);
+    (LEAST_GAPS..STARTS).find_map(|last| {
+        let gaps = &gaps[STARTS - 1 - last..];
+        if gaps[0].is_nan() {
+            return None;
+        }
+        let mut sorted = [0.0; STARTS - 1];
+        sorted[..last].copy_from_slice(gaps);
+        let median = median_of(&mut sorted[..last]);
+        let off = |gap: &f64| (gap / median - 1.0).abs();
+        // Gaps are whole samples: equal ones may differ by half of one.
+        let most = gaps.iter().map(off).fold(0.5 * sample_s / median, f64::max);
+        let within = (most.exp2() - (-most).exp2()) / 2.0;
+        let chance = last as f64 * within.powi(last as i32 - 1);
+        let regular = most <= IRREGULAR && chance * count < CHANCE && median >= SHORTEST * sample_s;
+        regular.then_some(median)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that is seen in samples of a second of noise with what comes on top, as a logarithm.
+    fn seen(samples: u32, mut on_top: impl FnMut(u32) -> f64) -> Vec<Seen> {
+        let mut excursions = Excursions::new(true);
+        let noise = |i: u32| 0.02 * f64::from((i * 7) % 5);
+        (0..samples)
+            .filter_map(|i| excursions.add(f64::from(i), 1.0, 5.0 + noise(i) + on_top(i), 0.4))
+            .collect()
+    }
+
+    #[test]
+    fn a_spike_is_above_all_that_was_before_and_short() {
+        let spikes = seen(400, |i| if (200..203).contains(&i) { 1.5 } else { 0.0 });
+        assert_eq!(spikes.len(), 1, "{spikes:?}");
+        let spike = spikes[0];
+        assert_eq!((spike.every_s, spike.began_s), (None, 200.0));
+        assert!((spike.usual - 5.04).abs() < 1e-6 && (spike.peak - 6.58).abs() < 0.05);
+        // Seven windows are no spike, and less than a third more is none.
+        assert!(seen(400, |i| f64::from(u8::from((200..207).contains(&i)))).is_empty());
+        assert!(seen(400, |i| if i == 200 { 0.38 } else { 0.0 }).is_empty());
+        // One as high as the one before is what this series does, one of twice the height is not.
+        let again = |second: f64| {
+            let spikes = seen(400, move |i| match i {
+                100 => 1.5,
+                307 => second,
+                _ => 0.0,
+            });
+            spikes.len()
+        };
+        assert_eq!((again(1.4), again(3.0)), (1, 2));
+    }
+
+    #[test]
+    fn a_new_level_is_taken_for_the_usual_one() {
+        assert!(seen(4000, |i| f64::from(u8::from(i > 100))).is_empty());
+        let after = seen(4000, |i| {
+            f64::from(u8::from(i > 100)) + f64::from(u8::from(i == 3000))
+        });
+        assert_eq!(after.len(), 1, "{after:?}");
+        assert!((after[0].usual - 6.04).abs() < 1e-6, "{after:?}");
+    }
+
+    #[test]
+    fn jobs_are_periodic_and_chance_is_not() {
+        let regular = seen(700, |i| f64::from(u8::from(i > 60 && i % 100 < 3)));
+        let every: Vec<f64> = regular.iter().filter_map(|seen| seen.every_s).collect();
+        assert!(
+            !every.is_empty() && every.iter().all(|every| (every - 100.0).abs() < 1e-6),
+            "{regular:?}"
+        );
+        assert!(
+            (regular[0].began_s - 100.0).abs() < 1e-6,
+            "the first is a spike: {regular:?}"
+        );
+        let told = |seen: &[Seen]| seen.iter().filter(|seen| seen.every_s.is_some()).count();
+        assert_eq!(
+            told(&seen(450, |i| f64::from(u8::from(i % 100 < 3)))),
+            0,
+            "three gaps"
+        );
+        // Memoryless, at all rates.
+        let mut false_ones = 0;
+        for rate in [8, 16, 40, 100, 300] {
+            for seed in 1..=20_u64 {
+                let mut random = seed;
+                let chance = seen(4000, |_| {
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    f64::from(u8::from((random >> 33) % rate == 0))
+                });
+                false_ones += usize::from(told(&chance) > 0);
+            }
+        }
+        assert!(false_ones <= 3, "{false_ones} of 100");
     }
 }

@@ -27,6 +27,19 @@ const HISTORY: f64 = 1.0 / 16.0;
 /// How much of the load's own step explains such a step of a rate or a wait.
 const LOAD_FACTOR: f64 = 1.5;
 
+/// What a spike must reach to be worth a record, however far above the usual it is: a process that maps hardly anything, or waits
+/// for microseconds, may do so many times as much without anybody noticing. A MiB a second; one that
+/// stands; a handful of threads; waits of 100 us.
+const SPIKE_REACHES: [f64; CHANNELS.len()] = [1_048_576.0, 4.0, 1_048_576.0, 100_000.0];
+
+/// After a spike nothing is said of others of the process for so long: what brings one brings several, in all that is measured.
+const SPIKE_QUIET_S: f64 = 86_400.0;
+
+/// What is periodic is told once; it shows in several channels and smoothings, and as multiples of itself. Something else
+/// comes more than so many times as often or as seldom.
+const SAME_PERIOD: f64 = 3.0;
+const PERIODS: usize = 4;
+
 /// A series at one smoothing.
 #[derive(Debug)]
 struct Track {
@@ -41,8 +54,12 @@ pub struct Kinds {
     tracks: [[Track; SMOOTHING.len()]; CHANNELS.len()],
     /// When the last step of each channel was.
     steps: [f64; CHANNELS.len()],
-    /// Those with a daily rhythm that was told.
-    daily: [bool; CHANNELS.len()],
+    /// Was a daily rhythm told?
+    daily: bool,
+    /// Periods that were told; not a number where there is none.
+    periods: [f64; PERIODS],
+    /// When the last spike was.
+    spike_s: f64,
 }
 
 /// What was seen.
@@ -57,15 +74,18 @@ pub enum Sight {
 impl Kinds {
     /// Has seen nothing.
     pub fn new() -> Self {
-        let track = || Track {
+        let track = |windows| Track {
             sum: 0.0,
             count: 0,
-            excursions: Excursions::new(),
+            // A spike is one of single windows.
+            excursions: Excursions::new(windows == 1),
         };
         Self {
-            tracks: std::array::from_fn(|_| std::array::from_fn(|_| track())),
+            tracks: std::array::from_fn(|_| SMOOTHING.map(track)),
             steps: [f64::NEG_INFINITY; CHANNELS.len()],
-            daily: [false; CHANNELS.len()],
+            daily: false,
+            periods: [f64::NAN; PERIODS],
+            spike_s: f64::NEG_INFINITY,
         }
     }
 
@@ -77,6 +97,7 @@ impl Kinds {
             reading.mapped,
             reading.statistics.map_or(f64::NAN, |waits| waits.typical),
         ];
+        let before = seen.len();
         for ((channel, value), tracks) in CHANNELS.into_iter().zip(values).zip(&mut self.tracks) {
             if !value.is_finite() {
                 continue;
@@ -91,12 +112,47 @@ impl Kinds {
                 track.count = 0;
                 // Means of more windows scatter less: half of what matters in a single one matters there.
                 let least = least(channel) / f64::from(windows).powf(0.25);
-                let found = track.excursions.add(now_s, mean, least);
-                // A spike is one of single windows.
-                let found = found.filter(|found| windows == 1 || found.every_s.is_some());
+                let sample_s = reading.seconds * f64::from(windows);
+                let found = track.excursions.add(now_s, sample_s, mean, least);
                 seen.extend(found.map(|found| (channel, Sight::Excursion(found))));
             }
         }
+        self.keep_news(before, seen);
+    }
+
+    /// Drops what was told before, of what was seen from `before` on.
+    fn keep_news(&mut self, before: usize, seen: &mut Vec<(Channel, Sight)>) {
+        let mut at = before;
+        while let Some((channel, sight)) = seen.get(at) {
+            let is_news = match sight {
+                Sight::Step(..) => true,
+                Sight::Excursion(excursion) => self.is_news(*channel, excursion),
+            };
+            if is_news {
+                at += 1;
+            } else {
+                seen.remove(at);
+            }
+        }
+    }
+
+    fn is_news(&mut self, channel: Channel, seen: &Seen) -> bool {
+        let Some(every_s) = seen.every_s else {
+            let place = CHANNELS.iter().position(|known| *known == channel);
+            let reaches = place.is_some_and(|place| seen.peak >= SPIKE_REACHES[place].ln());
+            let is_news = reaches && seen.began_s > self.spike_s + SPIKE_QUIET_S;
+            if is_news {
+                self.spike_s = seen.began_s;
+            }
+            return is_news;
+        };
+        let same = |told: &f64| (every_s / told).ln().abs() < SAME_PERIOD.ln();
+        let free = self.periods.iter().position(|told| told.is_nan());
+        let Some(free) = free.filter(|_| !self.periods.iter().any(same)) else {
+            return false;
+        };
+        self.periods[free] = every_s;
+        true
     }
 
     /// Looks for steps in the rings that have a new block.
@@ -114,10 +170,9 @@ impl Kinds {
         }
     }
 
-    /// A channel has a daily rhythm. Is that news?
-    pub fn is_daily(&mut self, channel: Channel) -> bool {
-        let place = CHANNELS.iter().position(|known| *known == channel);
-        place.is_some_and(|place| !std::mem::replace(&mut self.daily[place], true))
+    /// Something has a daily rhythm. Is that news? What else has one follows the same days.
+    pub fn is_daily(&mut self) -> bool {
+        !std::mem::replace(&mut self.daily, true)
     }
 
     /// Bytes on the heap.

@@ -12,6 +12,7 @@ mod block;
 mod channel;
 mod evidence;
 mod excursion;
+mod extremes;
 mod kinds;
 mod ledger;
 mod levels;

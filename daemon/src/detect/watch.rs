@@ -152,7 +152,7 @@ impl Watch {
             self.found(days.channel, now_s, self.day_climb(&days, now_s), findings);
         }
         for rhythm in self.ledger.rhythms() {
-            if self.kinds.is_daily(rhythm.channel) {
+            if self.kinds.is_daily() {
                 let since = self.levels.moment((now_s - DAY_S).max(0.0));
                 let evidence = evidence::of_rhythm(&rhythm, self.window_s);
                 findings.push(event(FlagKind::Periodic, rhythm.channel, since, evidence));

@@ -29,6 +29,9 @@ pub struct Label {
     pub metrics_ok: Vec<String>,
     /// How long the case is.
     pub duration_s: f64,
+    /// What was put into the case.
+    #[serde(default)]
+    params: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Label {
@@ -40,5 +43,15 @@ impl Label {
     /// Is it a climb?
     pub fn climbs(&self) -> bool {
         self.kind == "climb"
+    }
+
+    /// Was a spike, or something periodic, put into it, whatever its kind?
+    pub fn holds(&self, kind: &str) -> bool {
+        let names: &[&str] = match kind {
+            "spike" => &["spike_t"],
+            "periodic" => &["cron_period", "saw", "season"],
+            _ => &[],
+        };
+        self.kind == kind || names.iter().any(|name| self.params.contains_key(*name))
     }
 }

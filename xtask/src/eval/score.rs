@@ -179,24 +179,34 @@ fn print_kinds(verdicts: &[(&Label, Verdict)]) {
             count(&|v| v.kinds.is_empty()),
         );
     }
-    println!("\nflagged in cases that are neither   task-days  step  spike  periodic");
+    println!(
+        "\nflagged a task-day in cases that are neither    step           spike          periodic"
+    );
     for truth in ["none", "climb"] {
         let of_truth = || verdicts.iter().filter(|(label, _)| label.kind == truth);
-        let count = |kind: &str| -> usize {
-            of_truth()
-                .map(|(_, v)| v.kinds.iter().filter(|k| *k == kind).count())
-                .sum()
-        };
-        let days: f64 = of_truth()
-            .map(|(label, _)| label.duration_s / 86_400.0)
-            .sum();
-        println!(
-            "{truth:<34}  {days:>9.1}  {:>4}  {:>5}  {:>8}",
-            count("step"),
-            count("spike"),
-            count("periodic")
-        );
+        print_unasked(truth, of_truth, |_, _| true);
+        let without = format!("{truth}, nothing of the kind put in");
+        print_unasked(&without, of_truth, |label, kind| !label.holds(kind));
     }
+}
+
+fn print_unasked<'a, I: Iterator<Item = &'a (&'a Label, Verdict)>>(
+    name: &str,
+    cases: impl Fn() -> I,
+    counts: impl Fn(&Label, &str) -> bool,
+) {
+    let figures = OTHER_KINDS.map(|kind| {
+        let of_kind = || cases().filter(|(label, _)| counts(label, kind));
+        let flags: usize = of_kind()
+            .map(|(_, verdict)| verdict.kinds.iter().filter(|k| *k == kind).count())
+            .sum();
+        let days: f64 = of_kind().map(|(label, _)| label.duration_s).sum::<f64>() / 86_400.0;
+        format!("{:.3} ({flags})", flags as f64 / days.max(1e-9))
+    });
+    println!(
+        "{name:<46}  {:<13}  {:<13}  {}",
+        figures[0], figures[1], figures[2]
+    );
 }
 
 fn print_cases(verdicts: &[(&Label, Verdict)], flags: &[Flag]) {
