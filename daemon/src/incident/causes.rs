@@ -184,11 +184,28 @@ fn allocation_churn(facts: &Facts<'_>, pid: u32) -> Option<Case> {
     if facts.climb(&MEMORY).is_some() {
         case.opposed(Weight::Slight, "memory climbs, too");
     }
+    if let Some(bytes) = bytes_per_start(facts) {
+        case.opposed(
+            Weight::Strong,
+            format!(
+                "it comes with the new threads, {} each",
+                figures::bytes(bytes)
+            ),
+        );
+    }
     grows(&mut case, facts, Signal::MinorFaultRate, "page faults");
     case.next(format!(
         "perf trace -s -e mmap,munmap,madvise,brk -p {pid} -- sleep 10"
     ));
     Some(case)
+}
+
+/// What is mapped for each further new thread, if there are more of them and that explains the mappings.
+fn bytes_per_start(facts: &Facts<'_>) -> Option<f64> {
+    facts.flag(&[Metric::CreationRate, Metric::ThreadsLive])?;
+    let starts = facts.change(Signal::CreationRate).rise()?;
+    let each = facts.change(Signal::MappedRate).rise()? / starts;
+    (starts > 0.0 && each > 0.0 && each <= STACK).then_some(each)
 }
 
 /// That something rose by a quarter speaks slightly for it.

@@ -19,7 +19,7 @@ mod signals;
 mod tests;
 mod words;
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
 
 use self::{
     causes::Sightings,
@@ -30,8 +30,8 @@ use self::{
 use crate::{
     figures,
     stream::{
-        Cause, CauseKind, Flag, FlagKind, FlagState, Incident, Moment, Place, Scope, TargetEvent,
-        Window,
+        Cause, CauseKind, Flag, FlagKind, FlagState, Incident, Metric, Moment, Place, Scope,
+        TargetEvent, Window,
     },
 };
 
@@ -40,6 +40,9 @@ const STRETCH_NS: u64 = 300_000_000_000;
 
 /// Flags of an incident that are remembered. Further ones change nothing any more.
 const MOST_FLAGS: usize = 64;
+
+/// Flags that wait for an incident to belong to.
+const MOST_ASIDE: usize = 8;
 
 /// Processes remembered at the same time: 25 KB each.
 const MOST_PROCESSES: usize = 256;
@@ -74,6 +77,8 @@ struct Service {
     lives: Lives,
     total: Total,
     open: Option<Open>,
+    /// Flags that are no incident by themselves, until they are older than a stretch.
+    aside: VecDeque<Flag>,
 }
 
 /// An incident that is not over.
@@ -138,13 +143,7 @@ impl Incidents {
             .entry(flag.process.service.clone())
             .or_default();
         match flag.state {
-            FlagState::Raised => {
-                let lasts = matches!(flag.kind, FlagKind::Climb | FlagKind::Step);
-                let open = service.open_at(flag.ts, lasts, &mut self.told);
-                if open.flags.len() < MOST_FLAGS {
-                    open.flags.push(flag.clone());
-                }
-            }
+            FlagState::Raised => service.raised(flag, &mut self.told),
             FlagState::Updated | FlagState::Cleared => {
                 if let Some(open) = &mut service.open
                     && let Some(known) = open.flags.iter_mut().find(|known| known.id == flag.id)
@@ -193,6 +192,27 @@ impl Incidents {
 }
 
 impl Service {
+    /// A spike is over when it is told, and memory that comes and goes is how collectors work: neither is an incident by
+    /// itself, but both may belong to one.
+    fn raised(&mut self, flag: &Flag, told: &mut u64) {
+        let lasts = matches!(flag.kind, FlagKind::Climb | FlagKind::Step);
+        let hurts = flag.kind == FlagKind::Periodic && !is_level(flag.metric);
+        if self.open.is_none() && !lasts && !hurts {
+            if self.aside.len() == MOST_ASIDE {
+                self.aside.pop_front();
+            }
+            self.aside.push_back(flag.clone());
+            return;
+        }
+        let aside = std::mem::take(&mut self.aside);
+        let open = self.open_at(flag.ts, lasts, told);
+        let recent = |aside: &Flag| flag.ts.0.saturating_sub(aside.ts.0) <= STRETCH_NS;
+        open.flags.extend(aside.into_iter().filter(recent));
+        if open.flags.len() < MOST_FLAGS {
+            open.flags.push(flag.clone());
+        }
+    }
+
     /// The incident that something belongs to which is raised now.
     /// What does not last is told with what comes next.
     fn open_at(&mut self, ts: Moment, lasts: bool, told: &mut u64) -> &mut Open {
@@ -350,6 +370,18 @@ impl Open {
     }
 }
 
+/// Is it something that stands, and not something that flows?
+fn is_level(metric: Metric) -> bool {
+    matches!(
+        metric,
+        Metric::CommittedBytes
+            | Metric::ReservedBytes
+            | Metric::RssBytes
+            | Metric::ThreadsLive
+            | Metric::Fds
+    )
+}
+
 /// The incident as a sentence.
 fn sentence(incident: &Incident) -> String {
     let Incident {
@@ -362,7 +394,7 @@ fn sentence(incident: &Incident) -> String {
     } = incident;
     let since = figures::time_of_day(*since, *ts);
     let over = if incident.state == FlagState::Cleared {
-        ", which is over,"
+        " (it is over)"
     } else {
         ""
     };
