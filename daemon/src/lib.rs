@@ -7,6 +7,7 @@ pub mod budget;
 pub mod cli;
 pub mod commands;
 pub mod detect;
+pub mod diff;
 pub mod histogram;
 pub mod meter;
 pub mod own_cost;

@@ -307,7 +307,7 @@ impl Detector {
 }
 
 /// A name with `#` for each number in it: `worker-12` and `worker-3` are alike.
-fn group_name(name: &str) -> String {
+pub(crate) fn group_name(name: &str) -> String {
     let mut group = String::with_capacity(name.len());
     for character in name.chars() {
         if !character.is_ascii_digit() {
