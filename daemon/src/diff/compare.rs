@@ -180,7 +180,8 @@ impl Figure {
         }
     }
 
-    /// Is more of it worse? More switches and steal are not the service's doing: there is more to do, or the host is busy.
+    /// Is more of it worse? More switches and steal are not the service's doing: there is more to do, or the host is
+    /// busy.
     pub fn is_worse_if_more(self) -> bool {
         !matches!(self, Self::Quantity(Quantity::Switches | Quantity::Steal))
     }

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::side::{CALLS, Facts, SIZES};
 
-/// Calls are few or many by chance: of a kind that one period has none of, the other must have had so many, had it been as long.
+/// Calls are few or many by chance: of a kind that one period has none of, the other must have had so many, had it
+/// been as long.
 const FEWEST_CALLS: f64 = 5.0;
 
 /// Calls by number, as the stream names them.

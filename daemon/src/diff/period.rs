@@ -3,8 +3,8 @@
 //! START and END may each be left out, and are one of
 //!
 //! - a moment in RFC 3339, with a zone: `2026-03-01T14:00:00Z`
-//! - a time of day in UTC, as the stream has it: `14:00` or `14:00:30`; the first one in the recording, and for END the first
-//!   one after START
+//! - a time of day in UTC, as the stream has it: `14:00` or `14:00:30`; the first one in the recording, and for END
+//!   the first one after START
 //! - an offset: `+10m` from the beginning of the recording, `-1h` from its end
 //!
 //! What stands behind the last `@` is a period only if there is `..` in it.
@@ -113,7 +113,8 @@ fn bound(text: &str, which: &str) -> Result<Option<Bound>, String> {
         })?)
     } else {
         Bound::Daily(text.parse().map_err(|error| {
-            format!("{which} {text:?} is neither a time of day such as 14:00, nor an offset such as +10m or -1h, nor a moment such as 2026-03-01T14:00:00Z: {error}")
+            format!("{which} {text:?} is neither a time of day such as 14:00, nor an offset such as +10m or -1h, nor a moment such \
+                 as 2026-03-01T14:00:00Z: {error}")
         })?)
     };
     Ok(Some(bound))
@@ -176,7 +177,8 @@ fn resolve(bound: Bound, begin: Moment, end: Moment, from: Moment, or_at_once: b
 }
 
 impl Period {
-    /// Is a window, of which it knows the end and the length, in it? By its middle, so that of two periods that meet it is in one.
+    /// Is a window, of which it knows the end and the length, in it? By its middle, so that of two periods that meet
+    /// it is in one.
     pub fn has_window(&self, ts: Moment, period_ns: u64) -> bool {
         self.has(Moment(ts.0.saturating_sub(period_ns / 2)))
     }

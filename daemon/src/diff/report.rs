@@ -109,7 +109,8 @@ impl Report {
         if services(&a).is_disjoint(&services(&b)) {
             let list = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>().join(", ");
             bail!(
-                "there is nothing to compare: A has {}, and B has {}. To compare services of different names, say --service NAME=OTHER",
+                "there is nothing to compare: A has {}, and B has {}. To compare services of different names, say \
+                 --service NAME=OTHER",
                 list(services(&a)),
                 list(services(&b))
             );
@@ -206,7 +207,7 @@ fn notes(side: &str, facts: &Facts) -> Vec<String> {
         }
     };
     note(
-        facts.starts.saturating_sub(1),
+        facts.restarts,
         "slowburn was started again {} times in the period",
     );
     note(
@@ -219,7 +220,8 @@ fn notes(side: &str, facts: &Facts) -> Vec<String> {
     );
     note(
         facts.waits_unmeasured,
-        "in {} windows of processes, waits were not measured all the time, to stay within the budget; these are left out of the delays",
+        "in {} windows of processes, waits were not measured all the time, to stay within the budget; these are left \
+         out of the delays",
     );
     note(
         facts.calls_unmeasured,

@@ -8,8 +8,8 @@ use super::{
     waits::Waits,
 };
 
-/// Bins that a series has at most. When it has them, neighbours are added up: a week of windows of 10 s becomes 237 bins of 43 minutes. The
-/// histogram of a bin takes 1 to 3 KB.
+/// Bins that a series has at most. When it has them, neighbours are added up: a week of windows of 10 s becomes 237
+/// bins of 43 minutes. The histogram of a bin takes 1 to 3 KB.
 pub const MOST_BINS: usize = 256;
 
 /// One or more windows in a row.
@@ -105,7 +105,8 @@ impl Series {
         self.each *= times as u64;
     }
 
-    /// What is left of a bin at the end says as much as its length: if that is less than half, it goes to the one before.
+    /// What is left of a bin at the end says as much as its length: if that is less than half, it goes to the one
+    /// before.
     pub fn finish(&mut self) {
         if let [.., before, last] = self.bins.as_mut_slice()
             && 2 * last.windows < self.each

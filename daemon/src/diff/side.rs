@@ -16,8 +16,8 @@ use super::{
 use crate::{
     detect::group_name,
     stream::{
-        CallName, Flag, FlagKind, FlagState, Loss, LossClass, Metric, Moment, ProcessId, Record,
-        Scope, Start, TargetEvent, TargetEventKind, Window,
+        CallName, Flag, FlagKind, FlagState, Loss, LossClass, MemoryStep, Metric, Moment,
+        ProcessId, Record, Scope, Start, TargetEvent, TargetEventKind, Window,
     },
 };
 
@@ -174,8 +174,8 @@ pub struct Facts {
     pub observed_ns: u64,
     /// What is missing between them.
     pub gaps: Gaps,
-    /// Times that slowburn was started within the period.
-    pub starts: u64,
+    /// Times that slowburn was started again within the period.
+    pub restarts: u64,
     /// What was lost.
     pub lost: BTreeMap<LossClass, u64>,
     /// Windows of processes in which waits were not measured all the time.
@@ -270,6 +270,10 @@ impl Side {
             Record::Loss(Loss { ts, class, count }) if self.period.has(*ts) => {
                 *self.facts.lost.entry(*class).or_default() += count;
             }
+            // Which sizes are records is another thing from then on.
+            Record::Budget(change) if change.after.memory != MemoryStep::Full => {
+                self.facts.least_mapping = None;
+            }
             Record::Mapping(mapping) => self.mapping(
                 mapping.ts,
                 &mapping.process.service,
@@ -283,7 +287,7 @@ impl Side {
     fn start(&mut self, start: &Start) {
         self.calls_are_hooked = start.hooks.memory != "none";
         self.facts.least_mapping = start.limits.min_mapping_bytes;
-        self.facts.starts += u64::from(self.period.has(start.ts));
+        self.facts.restarts += u64::from(self.facts.windows > 0 && self.period.has(start.ts));
         // Those of the run before were not told to end, and their ids may come back.
         self.names.clear();
     }

@@ -56,7 +56,8 @@ pub fn conclusion(report: &Report) -> String {
         "less"
     };
     format!(
-        "B has more of {more} and less of {less} of {} figures ({rest}). Surest: {} {} is {direction}, {} instead of {}{by}.",
+        "B has more of {more} and less of {less} of {} figures ({rest}). Surest: {} {} is {direction}, {} instead \
+         of {}{by}.",
         report.figures.len(),
         subject(&first.subject),
         name(first.figure),

@@ -1,19 +1,19 @@
 //! How far the mean of a period can be trusted.
 //!
-//! What is compared is a ratio of sums over bins: bytes by seconds, logarithms of waits by waits. Single waits say little about
-//! how sure it is, since those of a window have the same cause; bins do, and neighbouring ones have causes in common, too. So
-//! the variance comes from what is left of each bin (its part of the first sum less its part of the second, times the
-//! mean: linearisation), and is the larger one of two:
+//! What is compared is a ratio of sums over bins: bytes by seconds, logarithms of waits by waits. Single waits say
+//! little about how sure it is, since those of a window have the same cause; bins do, and neighbouring ones have
+//! causes in common, too. So the variance comes from what is left of each bin (its part of the first sum less its part
+//! of the second, times the mean: linearisation), and is the larger one of two:
 //!
-//! - By the correlation of neighbours: `n` bins that are correlated by `r` are worth `n (1 - r) / (1 + r)`. `r` is corrected for
-//!   being too low in short series (Marriott and Pope), by `(1 + 3 r) / n`.
+//! - By the correlation of neighbours: `n` bins that are correlated by `r` are worth `n (1 - r) / (1 + r)`. `r` is
+//!   corrected for being too low in short series (Marriott and Pope), by `(1 + 3 r) / n`.
 //! - By 8 batches of bins in a row, which see what neighbours do not tell: slow changes below fast ones.
 //!
-//! Measured with 4,000 pairs of periods of the same series, at 5 %: 0.4 to 5 % are called different with 30 bins or more, white,
-//! autoregressive up to 0.9, skewed or rare. With 15 bins it is up to 7 %, with 5 bins 8 % at 0.5 and 13 % at 0.8: such a period knows
-//! no more than a part of a wave. A slow wander below noise twice as large is the worst that longer ones can meet: 15 %. A block
-//! bootstrap, the other way to do it, would need random numbers and blocks as long as the waves, of which there are too few to
-//! draw from.
+//! Measured with 4,000 pairs of periods of the same series, at 5 %: 0.4 to 5 % are called different with 30 bins or
+//! more, white, autoregressive up to 0.9, skewed or rare. With 15 bins it is up to 7 %, with 5 bins 8 % at 0.5 and 13
+//! % at 0.8: such a period knows no more than a part of a wave. A slow wander below noise twice as large is the worst
+//! that longer ones can meet: 15 %. A block bootstrap, the other way to do it, would need random numbers and blocks as
+//! long as the waves, of which there are too few to draw from.
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
@@ -192,8 +192,8 @@ mod tests {
         assert!(Mean::of([Part::default()].into_iter()).is_none());
     }
 
-    /// Known: alternating values have no correlation that would widen it, so that the variance is that of white noise, of which
-    /// batches of two see nothing at all.
+    /// Known: alternating values have no correlation that would widen it, so that the variance is that of white noise,
+    /// of which batches of two see nothing at all.
     #[test]
     fn the_variance_is_that_of_the_mean() {
         let values: Vec<f64> = (0..16)

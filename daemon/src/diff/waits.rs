@@ -157,8 +157,8 @@ impl Distribution {
         (self.max_ns.max(1) as f64).ln()
     }
 
-    /// Its interval by Woodruff: that of the share of waits below it, read as waits. `None` if a quantile has fewer bins than an interval
-    /// takes. The upper end is infinite if the share may be all.
+    /// Its interval by Woodruff: that of the share of waits below it, read as waits. `None` if a quantile has fewer
+    /// bins than an interval takes. The upper end is infinite if the share may be all.
     pub fn ln_quantile_interval(&self, share: f64, bins: &[Waits], risk: f64) -> Option<Interval> {
         let at = self.ln_quantile(share);
         let beyond = |bucket: usize| {
@@ -194,8 +194,9 @@ pub fn mean_log(bins: &[Waits]) -> Option<Mean> {
     }))
 }
 
-/// Probability that a random wait of `b` is longer than one of `a`, ties by halves (Mann and Whitney; A of Vargha and Delaney). Its
-/// spread is that of bins, not of waits (Obuchowski): each is judged by where its waits are among those of the other period.
+/// Probability that a random wait of `b` is longer than one of `a`, ties by halves (Mann and Whitney; A of Vargha and
+/// Delaney). Its spread is that of bins, not of waits (Obuchowski): each is judged by where its waits are among those
+/// of the other period.
 pub fn longer(
     a: (&[Waits], &Distribution),
     b: (&[Waits], &Distribution),
@@ -263,7 +264,9 @@ pub mod tests {
 
         /// To the width of a bucket.
         #[test]
-        fn quantiles_are_those_of_the_waits(mut lengths in prop::collection::vec(1..10_000_000_u64, 1..200), share in 0.01..1.0_f64) {
+        fn quantiles_are_those_of_the_waits(
+            mut lengths in prop::collection::vec(1..10_000_000_u64, 1..200), share in 0.01..1.0_f64,
+        ) {
             let distribution = distribution(&[of_lengths(lengths.clone())]);
             lengths.sort_unstable();
             let rank = (share * lengths.len() as f64).ceil() as usize;
