@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use slowburn_probes::linux::{Family, Need, Preference};
 
-use crate::attach::Target;
+use crate::{attach::Target, diff::period::Part};
 
 /// Watches a running service from the kernel and says which of its tasks is slowly getting worse.
 #[derive(Debug, Parser)]
@@ -31,6 +31,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Run a recorded stream through windows, detector and sinks again
     Replay(Replay),
+    /// Compare two periods of recordings: before and after a release, healthy and sick, yesterday and today
+    Diff(Diff),
     /// Print the JSON schema of the stream
     Schema,
 }
@@ -150,6 +152,54 @@ pub struct Replay {
     pub quiet: bool,
 }
 
+/// `slowburn diff`
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// A recording, and a period of it if not all: FILE or FILE@START..END; - for standard input
+    ///
+    /// START and END may each be left out. They are moments (2026-03-01T14:00:00Z), times of day in UTC (14:00, the first one in
+    /// the recording), or offsets from its beginning (+10m) or its end (-1h). A recording may be compressed by gzip.
+    #[arg(allow_hyphen_values = true)]
+    pub a: Part,
+    /// The recording that it is compared with, likewise
+    #[arg(allow_hyphen_values = true)]
+    pub b: Part,
+    /// Compare this service only; NAME=OTHER if it has another name in B
+    #[arg(long, value_name = "NAME", value_parser = services)]
+    pub service: Option<ServiceNames>,
+    /// Compare the processes of each name, instead of whole services
+    #[arg(long, conflicts_with = "threads")]
+    pub process: bool,
+    /// Compare groups of threads whose names differ in numbers only, instead of whole services
+    #[arg(long)]
+    pub threads: bool,
+    /// Changes up to this are the same
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = threshold)]
+    pub threshold: f64,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Exit with 3 if B is worse: more of anything but switches and steal
+    #[arg(long, value_enum)]
+    pub fail_on: Option<FailOn>,
+}
+
+/// What a comparison fails on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// More in B of what is worse if it is more
+    Worse,
+}
+
+/// The names of a service in two recordings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceNames {
+    /// In the first one.
+    pub a: String,
+    /// In the second one.
+    pub b: String,
+}
+
 /// Which single events become records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Events {
@@ -159,6 +209,26 @@ pub enum Events {
     Slow,
     /// None
     None,
+}
+
+impl Diff {
+    /// What clap cannot know.
+    ///
+    /// # Errors
+    /// If standard input is to be read twice, or from its end.
+    pub fn check(&self) -> Result<(), String> {
+        let is_stdin = |part: &Part| part.file.as_os_str() == "-";
+        if is_stdin(&self.a) && is_stdin(&self.b) {
+            return Err("standard input can be read only once: save it to a file to compare two of its periods".into());
+        }
+        if [&self.a, &self.b]
+            .into_iter()
+            .any(|part| is_stdin(part) && part.needs_end())
+        {
+            return Err("the end of standard input is not known before it has been read: -TIME takes a file".into());
+        }
+        Ok(())
+    }
 }
 
 impl Run {
@@ -289,6 +359,23 @@ fn budget(text: &str) -> Result<BudgetChoice, String> {
         }
         Some(_) => Err("must be between 0.05% and 100%".into()),
         None => Err("expected percent of one CPU, such as 0.5%, or none".into()),
+    }
+}
+
+fn services(text: &str) -> Result<ServiceNames, String> {
+    let (a, b) = text.split_once('=').unwrap_or((text, text));
+    Ok(ServiceNames {
+        a: name(a)?,
+        b: name(b)?,
+    })
+}
+
+fn threshold(text: &str) -> Result<f64, String> {
+    let percent: Option<f64> = text.strip_suffix('%').and_then(|n| n.trim().parse().ok());
+    match percent {
+        Some(percent) if (0.0..=1000.0).contains(&percent) => Ok(percent / 100.0),
+        Some(_) => Err("must be between 0% and 1000%".into()),
+        None => Err("expected percent, such as 5%".into()),
     }
 }
 

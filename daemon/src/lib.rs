@@ -8,6 +8,7 @@ pub mod cli;
 pub mod commands;
 pub mod detect;
 mod figures;
+pub mod diff;
 pub mod histogram;
 pub mod incident;
 pub mod meter;

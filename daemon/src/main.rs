@@ -8,7 +8,7 @@ use std::{
 use clap::Parser;
 use slowburn::{
     cli::{Cli, Command},
-    commands::{doctor, fail, replay, run, schema, services},
+    commands::{diff, doctor, fail, replay, run, schema, services},
 };
 use tracing_subscriber::filter::LevelFilter;
 
@@ -30,6 +30,9 @@ fn main() -> ExitCode {
         Command::Services(options) => services::run(options),
         Command::Doctor(options) => doctor::run(options),
         Command::Replay(options) => replay::run(options),
+        Command::Diff(options) => {
+            return diff::run(options).unwrap_or_else(|error| fail(&error));
+        }
         Command::Schema => {
             schema::run();
             Ok(())
