@@ -11,6 +11,7 @@ pub mod histogram;
 pub mod meter;
 pub mod own_cost;
 pub mod pipeline;
+pub mod policy;
 pub mod privileges;
 pub mod recording;
 pub mod scope;

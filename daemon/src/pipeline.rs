@@ -124,8 +124,13 @@ impl Pipeline {
     /// Takes a window of a recording, as [`Event::WindowEnd`] makes them live, and passes on what the detector says to it.
     pub fn judge(&mut self, window: &Window, out: &mut impl FnMut(Record)) {
         self.detector.window(window, &mut self.flags);
-        tell(&mut self.flags, out);
+        tell(&mut self.detector, &mut self.flags, out);
         self.tell_refused(window.ts.0, out);
+    }
+
+    /// Findings that the policy does not want flagged, by the rule that they were ignored by, since the last call.
+    pub fn take_ignored(&mut self) -> BTreeMap<String, u64> {
+        self.detector.take_ignored_counts()
     }
 
     /// Tells for how many values the detector had no room.
@@ -151,7 +156,7 @@ impl Pipeline {
         self.meter.end_window(ts, period_ns, &self.names, |window| {
             detector.window(&window, flags);
             out(Record::Window(Box::new(window)));
-            tell(flags, out);
+            tell(detector, flags, out);
         });
         self.tell_refused(ts, out);
         let refused = self.meter.take_refused();
@@ -351,9 +356,13 @@ impl Pipeline {
     }
 }
 
-fn tell(flags: &mut Vec<Flag>, out: &mut impl FnMut(Record)) {
+/// What the detector says to a window.
+fn tell(detector: &mut Detector, flags: &mut Vec<Flag>, out: &mut impl FnMut(Record)) {
     for flag in flags.drain(..) {
         out(Record::Flag(Box::new(flag)));
+    }
+    for ignored in detector.take_ignored() {
+        out(Record::Ignored(Box::new(ignored)));
     }
 }
 

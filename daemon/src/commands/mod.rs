@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod check_config;
 pub mod doctor;
 pub mod replay;
 pub mod run;

@@ -18,8 +18,10 @@ use anyhow::{Context, bail};
 
 use crate::{
     cli::{self, Replay},
+    commands::check_config,
     detect::{Config, Detector},
     pipeline::Pipeline,
+    policy::Policy,
     recording::{Block, Recording, RecordingError},
     sink::{Terminal, open_file},
     stream::{Line, LossClass, Record, Stop, Window, single},
@@ -36,13 +38,17 @@ const BUFFER: usize = 64 << 10;
 pub fn run(options: &Replay) -> anyhow::Result<()> {
     let path = cli::file(&options.output);
     let terminal = Terminal::new(options.quiet, path.is_none() && io::stdout().is_terminal());
+    let policy = match &options.config {
+        Some(path) => Policy::of(&check_config::read(path)?.file),
+        None => Policy::default(),
+    };
     let (source, source_name) = open_source(&options.file)?;
     let (output, output_name) = open_output(path.as_deref())?;
     if is_same_file(&source, &output)? {
         bail!("{source_name} cannot be replayed into itself: name another file with --output");
     }
     let output = BufWriter::with_capacity(BUFFER, output);
-    let mut replayer = Replayer::new(source_name, output, terminal);
+    let mut replayer = Replayer::new(source_name, output, terminal, policy);
     let end = replayer.replay(source);
     match (end, replayer.output.flush()) {
         (Err(End::Output(error)), _) | (_, Err(error)) => match error.kind() {
@@ -105,17 +111,20 @@ struct Replayer<W> {
     terminal: Terminal,
     /// Flags made anew since the last run of the recording ended.
     flags: u64,
+    /// Likewise records of what was ignored.
+    ignored: u64,
 }
 
 impl<W: Write> Replayer<W> {
-    fn new(name: String, output: W, terminal: Terminal) -> Self {
+    fn new(name: String, output: W, terminal: Terminal, policy: Policy) -> Self {
         Self {
             name,
             number: 1,
-            pipeline: Pipeline::new(&[], true, Detector::new(Config::default())),
+            pipeline: Pipeline::new(&[], true, Detector::with_policy(Config::default(), policy)),
             output,
             terminal,
             flags: 0,
+            ignored: 0,
         }
     }
 
@@ -156,7 +165,7 @@ impl<W: Write> Replayer<W> {
             read(line).map_err(|error| End::Recording(error.context(self.complaint(is_cut))))?;
         match &record {
             // What the detector says is said anew.
-            Record::Flag(_) => return Ok(()),
+            Record::Flag(_) | Record::Ignored(_) => return Ok(()),
             Record::Loss(loss) if loss.class == LossClass::Series => return Ok(()),
             Record::Stop(stop) => return self.stop(stop.clone()),
             _ => {}
@@ -174,6 +183,7 @@ impl<W: Write> Replayer<W> {
         self.pipeline.judge(window, &mut |record| said.push(record));
         for record in said {
             self.flags += u64::from(matches!(record, Record::Flag(_)));
+            self.ignored += u64::from(matches!(record, Record::Ignored(_)));
             self.write(record)?;
         }
         Ok(())
@@ -181,11 +191,13 @@ impl<W: Write> Replayer<W> {
 
     /// A recording may hold several runs: each ends with counts of its own, of which those of the flags are made anew.
     fn stop(&mut self, mut stop: Box<Stop>) -> Result<(), End> {
-        stop.records.remove("flag");
-        if self.flags > 0 {
-            stop.records.insert("flag".into(), self.flags);
+        for (name, count) in [("flag", &mut self.flags), ("ignored", &mut self.ignored)] {
+            stop.records.remove(name);
+            if *count > 0 {
+                stop.records.insert(name.into(), std::mem::take(count));
+            }
         }
-        self.flags = 0;
+        stop.ignored = self.pipeline.take_ignored();
         self.write(Record::Stop(stop))
     }
 
@@ -270,7 +282,12 @@ mod tests {
 
     /// What comes out, and in which words it ended.
     fn replay(recording: &[u8]) -> (Vec<u8>, Result<(), String>) {
-        let mut replayer = Replayer::new("file".into(), Vec::new(), Terminal::new(true, true));
+        let mut replayer = Replayer::new(
+            "file".into(),
+            Vec::new(),
+            Terminal::new(true, true),
+            Policy::default(),
+        );
         let end = replayer.replay(recording).map_err(|end| match end {
             End::Recording(error) => format!("{error:#}"),
             End::Output(error) => panic!("{error}"),

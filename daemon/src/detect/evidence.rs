@@ -5,9 +5,13 @@ use super::{
     kinds::Sight,
     ledger::{DayOverDay, Rhythm},
     runaway::Fast,
+    threshold::Streak,
     verdict::{Context, Verdict},
 };
-use crate::stream::{Bound, Evidence, Forecast};
+use crate::{
+    policy::Sensitivity,
+    stream::{Bound, Evidence, Forecast},
+};
 
 const HOUR_S: f64 = 3600.0;
 
@@ -33,6 +37,8 @@ pub fn nothing() -> Evidence {
         every_ns: None,
         forecast: None,
         against: Vec::new(),
+        above: None,
+        sensitivity: Sensitivity::Normal,
     }
 }
 
@@ -61,7 +67,7 @@ pub fn of_ring(
         slope_high_per_hour: slope(interval.1),
         z: shape.significance(),
         windows: (context.horizon_s / window_s).round() as usize,
-        score: Some(verdict.score(channel)),
+        score: Some(verdict.score(channel, context)),
         horizon_ns: Some(nanoseconds(context.horizon_s)),
         levels: shape.outline.segments.map(unit).to_vec(),
         noise: Some(shape.sigma / rise),
@@ -130,6 +136,17 @@ pub fn of_fast(fast: &Fast, now_s: f64, limit: Option<f64>) -> Evidence {
             soonest_ns: after(fast.slope + fast.error),
             latest_ns: (fast.slope > fast.error).then(|| after(fast.slope - fast.error)),
         }),
+        ..nothing()
+    }
+}
+
+/// Of a level that is not to be exceeded.
+pub fn of_threshold(streak: &Streak) -> Evidence {
+    Evidence {
+        baseline: streak.first,
+        now: streak.now,
+        windows: streak.windows as usize,
+        above: Some(streak.above),
         ..nothing()
     }
 }

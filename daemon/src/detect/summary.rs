@@ -29,6 +29,26 @@ pub fn sentence(flag: &Flag) -> String {
         (FlagKind::Step, _) => {
             format!("{subject} stepped from {from} to {to} at {since}, and stays there")
         }
+        (FlagKind::Threshold, FlagState::Cleared) => {
+            let why = evidence
+                .cleared_because
+                .as_deref()
+                .unwrap_or("no reason given");
+            let above = show(evidence.above.unwrap_or_default());
+            format!("{subject} is no longer above {above}: {why}; it was since {since}")
+        }
+        (FlagKind::Threshold, _) => {
+            let above = show(evidence.above.unwrap_or_default());
+            format!(
+                "{subject} is above {above} for {} {} in a row, now {to}, since {since}",
+                evidence.windows,
+                if evidence.windows == 1 {
+                    "window"
+                } else {
+                    "windows"
+                },
+            )
+        }
         (FlagKind::Spike, _) => format!("{subject} spiked from {from} to {to} at {since}"),
         (FlagKind::Periodic, _) => {
             let every = Duration::from_nanos(evidence.every_ns.unwrap_or(0));

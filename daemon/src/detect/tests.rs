@@ -2,10 +2,12 @@
 
 use proptest::prelude::*;
 
+mod policy;
+
 use super::*;
 use crate::{
     histogram::{DelayCounts, Summariser},
-    stream::{DelaySummary, KernelSummary, MemorySummary, ThreadSummary},
+    stream::{DelaySummary, KernelSummary, MemorySummary, Metric, ThreadSummary},
 };
 use slowburn_common::histogram::bucket;
 use slowburn_probes::event::Delays;

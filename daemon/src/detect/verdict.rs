@@ -7,6 +7,7 @@ use super::{
     channel::Channel,
     shape::{Outline, Shape},
 };
+use crate::policy::Demand;
 
 const HOUR_S: f64 = 3600.0;
 const DAY_S: f64 = 86_400.0;
@@ -74,6 +75,20 @@ pub struct Context {
     pub record: f64,
     /// The most that there may be, if known.
     pub limit: Option<f64>,
+    /// How much evidence is asked for.
+    pub demand: Demand,
+}
+
+impl Context {
+    /// The least significance.
+    fn significance(&self) -> f64 {
+        SIGNIFICANCE * self.demand.significance
+    }
+
+    /// The least rise from such a level.
+    fn least_rise(&self, channel: Channel, base: f64) -> f64 {
+        channel.effect().least(base) * self.demand.effect
+    }
 }
 
 /// What is left until a limit, or until the level has doubled.
@@ -112,7 +127,7 @@ pub fn may_be_long_enough(channel: Channel, horizon_s: f64, history_s: f64) -> b
 pub fn may_climb(channel: Channel, outline: &Outline, context: &Context) -> bool {
     const GATE: f64 = 0.2;
     let (first, last) = (outline.base(), outline.top());
-    last - first > GATE * channel.effect().least(first) && outline_speaks_for(outline, context)
+    last - first > GATE * context.least_rise(channel, first) && outline_speaks_for(outline, context)
 }
 
 fn outline_speaks_for(outline: &Outline, context: &Context) -> bool {
@@ -142,8 +157,8 @@ pub fn judge(
     let relative = relative_rise(channel, &shape);
     let rise = shape.rise();
     let climbs = may_climb(channel, outline, context)
-        && shape.significance() > SIGNIFICANCE
-        && rise > channel.effect().least(outline.base())
+        && shape.significance() > context.significance()
+        && rise > context.least_rise(channel, outline.base())
         && rise > RISE_SIGMA * shape.sigma
         && shape.step_over_line <= 1.0
         && context.horizon_s >= patience_s(channel, relative, &forecast, context);
@@ -219,11 +234,11 @@ fn forecast(channel: Channel, shape: &Shape, context: &Context) -> Forecast {
 
 impl Verdict {
     /// How clearly it passed: each measure compared with its bound, and their geometric mean. 0.5 is barely.
-    pub fn score(&self, channel: Channel) -> f64 {
+    pub fn score(&self, channel: Channel, context: &Context) -> f64 {
         let shape = &self.shape;
         let measures = [
-            shape.significance() / SIGNIFICANCE,
-            shape.rise() / channel.effect().least(shape.outline.base()).max(1e-12),
+            shape.significance() / context.significance(),
+            shape.rise() / context.least_rise(channel, shape.outline.base()).max(1e-12),
             shape.rise() / (RISE_SIGMA * shape.sigma).max(1e-12),
             (1.0 - shape.outline.largest_jump) / (1.0 - LARGEST_JUMP),
             shape.outline.keeps_speed() / KEEPS_SPEED,
@@ -244,7 +259,7 @@ impl Verdict {
             }
         };
         doubt(
-            shape.significance() < 1.3 * SIGNIFICANCE,
+            shape.significance() < 1.3 * context.significance(),
             format!("it might be chance: {:.1} deviations", shape.significance()),
         );
         doubt(
