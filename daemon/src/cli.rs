@@ -43,6 +43,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Run a recorded stream through windows, detector and sinks again
     Replay(Replay),
+    /// Explain a flag of a recording: the series, what the rules asked for, and what it had
+    Explain(Explain),
     /// Check a policy file
     CheckConfig(CheckConfig),
     /// Print the JSON schema of the stream
@@ -171,6 +173,23 @@ pub struct Replay {
     /// Show nothing but errors on standard error
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// `slowburn explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The flag, such as f1, or 2:f1 for that of the second run in the recording; all flags are listed without it
+    #[arg(value_name = "FLAG-ID")]
+    pub flag: Option<String>,
+    /// The recording
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Draw with ASCII characters only, as it is done where the locale is not UTF-8
+    #[arg(long, conflicts_with = "json")]
+    pub ascii: bool,
 }
 
 /// `slowburn check-config`

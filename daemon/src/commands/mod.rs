@@ -2,6 +2,7 @@
 
 pub mod check_config;
 pub mod doctor;
+pub mod explain;
 pub mod replay;
 pub mod run;
 pub mod schema;

@@ -69,7 +69,7 @@ pub fn of_ring(
         windows: (context.horizon_s / window_s).round() as usize,
         score: Some(verdict.score(channel, context)),
         horizon_ns: Some(nanoseconds(context.horizon_s)),
-        levels: shape.outline.segments.map(unit).to_vec(),
+        levels: levels(&shape.outline.segments.map(unit)),
         noise: Some(shape.sigma / rise),
         keeps_speed: Some(shape.outline.keeps_speed()),
         record_before: context.record.is_finite().then(|| unit(context.record)),
@@ -78,6 +78,12 @@ pub fn of_ring(
         against: verdict.doubts(context),
         ..nothing()
     }
+}
+
+/// None of them, if one is missing: JSON has no word for it, and the record could not be read again.
+fn levels(parts: &[f64]) -> Vec<f64> {
+    let known = parts.iter().all(|level| level.is_finite());
+    if known { parts.to_vec() } else { Vec::new() }
 }
 
 fn nanoseconds(seconds: f64) -> u64 {
@@ -180,8 +186,9 @@ pub fn of_rhythm(rhythm: &Rhythm, window_s: f64) -> Evidence {
     Evidence {
         baseline: of_logarithm(rhythm.channel, rhythm.range.0),
         now: of_logarithm(rhythm.channel, rhythm.range.1),
-        // Fisher's transformation.
-        z: rhythm.correlation.atanh() * (rhythm.hours.saturating_sub(24 + 3) as f64).sqrt(),
+        // Fisher's transformation. What repeats to the last bit is at infinity, or beyond by rounding: JSON has neither.
+        z: rhythm.correlation.min(1.0 - 1e-9).atanh()
+            * (rhythm.hours.saturating_sub(24 + 3) as f64).sqrt(),
         windows: (rhythm.hours as f64 * HOUR_S / window_s).round() as usize,
         every_ns: Some(nanoseconds(24.0 * HOUR_S)),
         ..nothing()

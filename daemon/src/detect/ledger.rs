@@ -30,17 +30,17 @@ const KEPT: usize = COMPARED.len() + 1;
 const KNOWN: usize = 16;
 
 /// Share of the hours that must be higher than the day before.
-const HIGHER: f64 = 0.85;
+pub const HIGHER: f64 = 0.85;
 
 /// The smaller of the two rises must be this share of the larger: one jump is no climb.
-const BALANCE: f64 = 0.4;
+pub const BALANCE: f64 = 0.4;
 
 /// Least rise from day to day in standard errors of its median.
 const SIGMA: f64 = 3.0;
 
 /// Correlation of an hour with the same hour of the day before that makes a daily rhythm, and the least standard deviation,
 /// as a logarithm, that is worth the name.
-const RHYTHM: f64 = 0.6;
+pub const RHYTHM: f64 = 0.6;
 const RHYTHM_LEAST: f64 = 0.02;
 
 /// Hours for that: almost two days.

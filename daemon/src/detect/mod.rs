@@ -12,16 +12,18 @@ mod block;
 mod channel;
 mod evidence;
 mod excursion;
+mod follow;
 mod kinds;
 mod ledger;
 mod levels;
 mod median;
 mod reading;
 mod ring;
+mod rules;
 mod runaway;
 mod shape;
 mod step;
-mod summary;
+pub mod summary;
 #[cfg(test)]
 mod tests;
 mod threshold;
@@ -36,6 +38,10 @@ use self::{
     reading::Reading,
     waits::{Reader, Waits},
     watch::{Finding, Scratch, Watch},
+};
+pub use self::{
+    follow::{Follow, Value},
+    rules::{Rule, rules},
 };
 use crate::{
     policy::Policy,

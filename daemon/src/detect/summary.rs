@@ -81,7 +81,8 @@ fn subject(flag: &Flag) -> String {
     format!("{process}{thread}: {metric}")
 }
 
-fn per_hour(metric: Metric, value: f64) -> String {
+/// A slope.
+pub fn per_hour(metric: Metric, value: f64) -> String {
     let separator = if matches!(
         metric,
         Metric::MappedRate | Metric::CreationRate | Metric::DelayTail
@@ -94,7 +95,7 @@ fn per_hour(metric: Metric, value: f64) -> String {
 }
 
 /// A value in its metric's unit.
-fn quantity(metric: Metric, value: f64) -> String {
+pub fn quantity(metric: Metric, value: f64) -> String {
     const BYTES: &[(f64, &str)] = &[
         (1.0, "B"),
         (1024.0, "KiB"),
@@ -127,7 +128,7 @@ fn scaled(value: f64, units: &[(f64, &str)]) -> String {
 }
 
 /// Two or three significant digits; none behind the point from 10 on.
-fn digits(value: f64) -> String {
+pub fn digits(value: f64) -> String {
     let text = if value.abs() < 9.95 {
         format!("{value:.1}")
     } else {
@@ -141,8 +142,31 @@ fn digits(value: f64) -> String {
     }
 }
 
+/// So many seconds, in the two largest units.
+pub fn length(seconds: f64) -> String {
+    const YEAR_S: f64 = 365.25 * 86_400.0;
+    let two = |large: f64, name: &str, small: f64, small_name: &str| {
+        let rounded = (seconds / small).round() * small;
+        let (many, rest) = ((rounded / large).floor(), (rounded % large / small).round());
+        if rest > 0.0 {
+            format!("{many}{name} {rest}{small_name}")
+        } else {
+            format!("{many}{name}")
+        }
+    };
+    match seconds {
+        ..59.95 => format!("{} s", digits(seconds)),
+        59.95..3599.5 => two(60.0, "m", 1.0, "s"),
+        3599.5..86_370.0 => two(3600.0, "h", 60.0, "m"),
+        86_370.0..2_592_000.0 => two(86_400.0, "d", 3600.0, "h"),
+        2_592_000.0..YEAR_S => format!("{} days", digits(seconds / 86_400.0)),
+        YEAR_S..1e11 => format!("{} years", digits(seconds / YEAR_S)),
+        _ => "for ever".to_owned(),
+    }
+}
+
 /// The time of day, with the date if it was another day than the flag's.
-fn time_of_day(moment: Moment, flagged: Moment) -> String {
+pub fn time_of_day(moment: Moment, flagged: Moment) -> String {
     let read = |moment: Moment| Timestamp::from_nanosecond(i128::from(moment.0)).ok();
     let Some((time, flagged)) = read(moment).zip(read(flagged)) else {
         return moment.to_string();
@@ -176,6 +200,25 @@ mod tests {
             assert_eq!(quantity(metric, value), expected);
         }
         assert_eq!(per_hour(Metric::MappedRate, 2048.0), "2 KiB/s per hour");
+    }
+
+    #[test]
+    fn lengths_have_two_units() {
+        for (seconds, expected) in [
+            (0.0, "0 s"),
+            (0.25, "0.2 s"),
+            (59.96, "1m"),
+            (90.4, "1m 30s"),
+            (7_220.0, "2h"),
+            (86_399.0, "1d"),
+            (100_000.0, "1d 4h"),
+            (5e6, "58 days"),
+            (1e9, "32 years"),
+            (f64::INFINITY, "for ever"),
+            (f64::NAN, "for ever"),
+        ] {
+            assert_eq!(length(seconds), expected);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+mod follow;
 mod policy;
 
 use super::*;
