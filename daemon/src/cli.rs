@@ -4,9 +4,21 @@ use std::{path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 use slowburn_probes::linux::{Family, Need, Preference};
 
 use crate::{attach::Target, diff::period::Part};
+
+/// What `run` does unless its command line or a policy says otherwise.
+pub const WINDOW: &str = "10s";
+/// See [`WINDOW`].
+pub const EVENTS: Events = Events::Slow;
+/// See [`WINDOW`].
+pub const MIN_MAPPING: &str = "1MiB";
+/// See [`WINDOW`].
+pub const SLOW: &str = "10ms";
+/// See [`WINDOW`].
+pub const BUDGET: &str = "1%";
 
 /// Watches a running service from the kernel and says which of its tasks is slowly getting worse.
 #[derive(Debug, Parser)]
@@ -33,12 +45,16 @@ pub enum Command {
     Replay(Replay),
     /// Compare two periods of recordings: before and after a release, healthy and sick, yesterday and today
     Diff(Diff),
+    /// Explain a flag of a recording: the series, what the rules asked for, and what it had
+    Explain(Explain),
+    /// Check a policy file
+    CheckConfig(CheckConfig),
     /// Print the JSON schema of the stream
     Schema,
 }
 
 /// `slowburn run`
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a flag of the command line"
@@ -84,16 +100,16 @@ pub struct Run {
     pub rotate_keep: u32,
 
     /// Length of a window
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = window)]
+    #[arg(long, value_name = "TIME", default_value = WINDOW, value_parser = window)]
     pub window: Duration,
     /// Which single events become records, besides windows and flags
-    #[arg(long, value_enum, default_value_t = Events::Slow)]
+    #[arg(long, value_enum, default_value_t = EVENTS)]
     pub events: Events,
     /// With --events slow: the smallest mapping that is a record
-    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = mapping_size)]
+    #[arg(long, value_name = "SIZE", default_value = MIN_MAPPING, value_parser = mapping_size)]
     pub min_mapping: u64,
     /// With --events slow: the shortest wait for a CPU that is a record
-    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = slow)]
+    #[arg(long, value_name = "TIME", default_value = SLOW, value_parser = slow)]
     pub slow: Duration,
     /// Stop after this time
     #[arg(long, value_name = "TIME", value_parser = run_time)]
@@ -101,6 +117,12 @@ pub struct Run {
     /// Show nothing but errors on standard error
     #[arg(short, long)]
     pub quiet: bool,
+
+    /// The policy: what to flag, and defaults for these options; /etc/slowburn/slowburn.toml if it exists
+    ///
+    /// What is given on the command line counts more. With an empty file, such as /dev/null, there is no policy.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 
     /// Size of the ring buffer between the kernel and slowburn
     #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = ring_size)]
@@ -112,7 +134,7 @@ pub struct Run {
     ///
     /// When it would use more, it measures less: fewer single events, then samples of mapping calls, then no such calls, and
     /// at the very last no waits. It measures more again when there is room. Each change is a record in the stream.
-    #[arg(long, value_name = "PERCENT|none", default_value = "1%", value_parser = budget)]
+    #[arg(long, value_name = "PERCENT|none", default_value = BUDGET, value_parser = budget)]
     pub budget: BudgetChoice,
     /// Use these forms of hooks instead of the best that work, such as sched=raw,mem=kprobe
     ///
@@ -147,6 +169,9 @@ pub struct Replay {
     /// Where the JSON lines go: a file, which is appended to, or - for standard output
     #[arg(short, long, value_name = "FILE|-", default_value = "-")]
     pub output: PathBuf,
+    /// The policy: what to flag. Without it, and whatever that of the recording was, there is none
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Show nothing but errors on standard error
     #[arg(short, long)]
     pub quiet: bool,
@@ -200,8 +225,37 @@ pub struct ServiceNames {
     pub b: String,
 }
 
+/// `slowburn explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The flag, such as f1, or 2:f1 for that of the second run in the recording; all flags are listed without it
+    #[arg(value_name = "FLAG-ID")]
+    pub flag: Option<String>,
+    /// The recording
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Draw with ASCII characters only, as it is done where the locale is not UTF-8
+    #[arg(long, conflicts_with = "json")]
+    pub ascii: bool,
+}
+
+/// `slowburn check-config`
+#[derive(Debug, Args)]
+pub struct CheckConfig {
+    /// The file
+    #[arg(default_value = crate::commands::check_config::DEFAULT_PATH)]
+    pub file: PathBuf,
+    /// Print the policy with everything that the file does not say
+    #[arg(long)]
+    pub show: bool,
+}
+
 /// Which single events become records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Events {
     /// Every mapping, every thread, every wait
     All,
@@ -284,7 +338,11 @@ fn name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn duration(text: &str, shortest: Duration, longest: Duration) -> Result<Duration, String> {
+pub(crate) fn duration(
+    text: &str,
+    shortest: Duration,
+    longest: Duration,
+) -> Result<Duration, String> {
     let value =
         humantime::parse_duration(text).map_err(|e| format!("{e} (examples: 500ms, 10s, 5m)"))?;
     if value < shortest || value > longest {
@@ -299,11 +357,11 @@ fn duration(text: &str, shortest: Duration, longest: Duration) -> Result<Duratio
 
 const HOUR: Duration = Duration::from_hours(1);
 
-fn window(text: &str) -> Result<Duration, String> {
+pub(crate) fn window(text: &str) -> Result<Duration, String> {
     duration(text, Duration::from_millis(100), HOUR)
 }
 
-fn slow(text: &str) -> Result<Duration, String> {
+pub(crate) fn slow(text: &str) -> Result<Duration, String> {
     duration(text, Duration::from_micros(1), HOUR)
 }
 
@@ -311,7 +369,7 @@ fn run_time(text: &str) -> Result<Duration, String> {
     duration(text, Duration::from_millis(100), HOUR * 24 * 3650)
 }
 
-fn size(text: &str, smallest: u64, largest: u64) -> Result<u64, String> {
+pub(crate) fn size(text: &str, smallest: u64, largest: u64) -> Result<u64, String> {
     let value: ByteSize = text
         .parse()
         .map_err(|e| format!("{e} (examples: 64KiB, 1MiB)"))?;
@@ -347,7 +405,7 @@ fn ring_size(text: &str) -> Result<u32, String> {
     Ok(value as u32)
 }
 
-fn budget(text: &str) -> Result<BudgetChoice, String> {
+pub(crate) fn budget(text: &str) -> Result<BudgetChoice, String> {
     if text == "none" {
         return Ok(BudgetChoice(None));
     }

@@ -22,16 +22,27 @@ pub fn time(ns: f64) -> String {
     scaled(ns, UNITS)
 }
 
-/// A longer one, in the two largest units: `3h 20m`.
-pub fn duration(ns: u64) -> String {
-    let seconds = ns / 1_000_000_000;
-    let whole = match seconds {
-        0 => return time(ns as f64),
-        1..3_600 => seconds,
-        3_600..86_400 => seconds / 60 * 60,
-        _ => seconds / 3_600 * 3_600,
+/// So many seconds, in the two largest units.
+pub fn length(seconds: f64) -> String {
+    const YEAR_S: f64 = 365.25 * 86_400.0;
+    let two = |large: f64, name: &str, small: f64, small_name: &str| {
+        let rounded = (seconds / small).round() * small;
+        let (many, rest) = ((rounded / large).floor(), (rounded % large / small).round());
+        if rest > 0.0 {
+            format!("{many}{name} {rest}{small_name}")
+        } else {
+            format!("{many}{name}")
+        }
     };
-    humantime::format_duration(std::time::Duration::from_secs(whole)).to_string()
+    match seconds {
+        ..59.95 => format!("{} s", digits(seconds)),
+        59.95..3599.5 => two(60.0, "m", 1.0, "s"),
+        3599.5..86_370.0 => two(3600.0, "h", 60.0, "m"),
+        86_370.0..2_592_000.0 => two(86_400.0, "d", 3600.0, "h"),
+        2_592_000.0..YEAR_S => format!("{} days", digits(seconds / 86_400.0)),
+        YEAR_S..1e11 => format!("{} years", digits(seconds / YEAR_S)),
+        _ => "for ever".to_owned(),
+    }
 }
 
 /// A share: `12 %`.
@@ -85,6 +96,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn lengths_have_two_units() {
+        for (seconds, expected) in [
+            (0.0, "0 s"),
+            (0.25, "0.2 s"),
+            (59.96, "1m"),
+            (90.4, "1m 30s"),
+            (7_220.0, "2h"),
+            (86_399.0, "1d"),
+            (100_000.0, "1d 4h"),
+            (5e6, "58 days"),
+            (1e9, "32 years"),
+            (f64::INFINITY, "for ever"),
+            (f64::NAN, "for ever"),
+        ] {
+            assert_eq!(length(seconds), expected);
+        }
+    }
+
+    #[test]
     fn numbers_are_read_at_a_glance() {
         assert_eq!(bytes(0.0), "0 B");
         assert_eq!(bytes(1536.0), "1.5 KiB");
@@ -93,10 +123,6 @@ mod tests {
         assert_eq!(percent(0.125), "12 %");
         assert_eq!(digits(-0.01), "0");
         assert_eq!(digits(123.4), "123");
-        assert_eq!(duration(500_000_000), "500 ms");
-        assert_eq!(duration(12_059_000_000_000), "3h 20m");
-        assert_eq!(duration(95_000_000_000), "1m 35s");
-        assert_eq!(duration(200_000_000_000_000), "2days 7h");
     }
 
     #[test]

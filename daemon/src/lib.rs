@@ -14,6 +14,7 @@ pub mod incident;
 pub mod meter;
 pub mod own_cost;
 pub mod pipeline;
+pub mod policy;
 pub mod privileges;
 pub mod recording;
 pub mod scope;

@@ -5,15 +5,16 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, parser::ValueSource};
 use slowburn::{
     cli::{Cli, Command},
-    commands::{diff, doctor, fail, replay, run, schema, services},
+    commands::{check_config, diff, doctor, explain, fail, replay, run, schema, services},
 };
 use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let level = match cli.verbose {
         0 => LevelFilter::WARN,
         1 => LevelFilter::INFO,
@@ -26,13 +27,23 @@ fn main() -> ExitCode {
         .with_target(false)
         .init();
     let result = match &cli.command {
-        Command::Run(options) => run::run(options, cli.verbose > 1),
+        Command::Run(options) => {
+            // What is given on the command line counts more than what the policy says.
+            let given = |option: &str| {
+                let run = matches.subcommand_matches("run");
+                let source = run.and_then(|run| run.value_source(option));
+                source == Some(ValueSource::CommandLine)
+            };
+            run::run((**options).clone(), given, cli.verbose > 1)
+        }
         Command::Services(options) => services::run(options),
         Command::Doctor(options) => doctor::run(options),
         Command::Replay(options) => replay::run(options),
         Command::Diff(options) => {
             return diff::run(options).unwrap_or_else(|error| fail(&error));
         }
+        Command::Explain(options) => explain::run(options),
+        Command::CheckConfig(options) => check_config::run(options),
         Command::Schema => {
             schema::run();
             Ok(())

@@ -132,7 +132,12 @@ impl Pipeline {
         }
         self.incidents.window(window);
         self.detector.window(window, &mut self.flags);
-        tell(&mut self.flags, &mut self.incidents, out);
+        tell(
+            &mut self.detector,
+            &mut self.flags,
+            &mut self.incidents,
+            out,
+        );
         self.tell_refused(window.ts.0, out);
     }
 
@@ -147,6 +152,11 @@ impl Pipeline {
         for incident in self.concluded.drain(..) {
             out(Record::Incident(Box::new(incident)));
         }
+    }
+
+    /// Findings that the policy does not want flagged, by the rule that they were ignored by, since the last call.
+    pub fn take_ignored(&mut self) -> BTreeMap<String, u64> {
+        self.detector.take_ignored_counts()
     }
 
     /// Tells for how many values the detector had no room.
@@ -174,7 +184,7 @@ impl Pipeline {
             incidents.window(&window);
             detector.window(&window, flags);
             out(Record::Window(Box::new(window)));
-            tell(flags, incidents, out);
+            tell(detector, flags, incidents, out);
         });
         // Without any window there is nothing to conclude, as on replay.
         if self.incidents.ts().0 == ts {
@@ -379,10 +389,19 @@ impl Pipeline {
     }
 }
 
-fn tell(flags: &mut Vec<Flag>, incidents: &mut Incidents, out: &mut impl FnMut(Record)) {
+/// What the detector says to a window.
+fn tell(
+    detector: &mut Detector,
+    flags: &mut Vec<Flag>,
+    incidents: &mut Incidents,
+    out: &mut impl FnMut(Record),
+) {
     for flag in flags.drain(..) {
         incidents.flag(&flag);
         out(Record::Flag(Box::new(flag)));
+    }
+    for ignored in detector.take_ignored() {
+        out(Record::Ignored(Box::new(ignored)));
     }
 }
 

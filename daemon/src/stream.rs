@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use slowburn_probes::event::{Call, Class};
 
 pub use self::incident::{Cause, CauseKind, Incident, Moved, Part, Place, Signal};
-use crate::attach::Rule;
+use crate::{attach::Rule, policy::Sensitivity};
 
 /// Version of the format. Fields may be added within a version; none is removed or changes its meaning.
 pub const VERSION: u8 = 1;
@@ -129,6 +129,8 @@ pub enum Record {
     Flag(Box<Flag>),
     /// What the flags of a service come to.
     Incident(Box<Incident>),
+    /// Something was found that the policy does not want flagged.
+    Ignored(Box<Ignored>),
     /// slowburn measures less, to stay within its budget, or more again.
     Budget(Box<BudgetChange>),
     /// Events or samples were lost.
@@ -149,6 +151,7 @@ impl Record {
             Self::Window(_) => "window",
             Self::Flag(_) => "flag",
             Self::Incident(_) => "incident",
+            Self::Ignored(_) => "ignored",
             Self::Budget(_) => "budget",
             Self::Loss(_) => "loss",
             Self::Stop(_) => "stop",
@@ -169,8 +172,22 @@ pub struct Start {
     pub hooks: Hooks,
     /// Sizes and thresholds of this run.
     pub limits: Limits,
+    /// The policy file that the run goes by; absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyInUse>,
     /// What is watched.
     pub targets: Vec<WatchedService>,
+}
+
+/// A policy file, without its path and content, which may be nobody's business.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PolicyInUse {
+    /// SHA-256 of the file, in hexadecimal: what `sha256sum` prints.
+    pub sha256: String,
+    /// Services that it has settings of their own for.
+    pub services: usize,
+    /// Rules of what to ignore.
+    pub ignoring: usize,
 }
 
 /// The host.
@@ -907,6 +924,8 @@ pub enum FlagKind {
     Spike,
     /// It comes back at regular intervals, or every day. A single record, `raised`.
     Periodic,
+    /// It was above a threshold of the policy for some windows in a row.
+    Threshold,
 }
 
 /// What a flag is about.
@@ -936,6 +955,22 @@ pub enum Metric {
     Delay,
     /// Share of waits that are many times as long as the median.
     DelayTail,
+}
+
+impl Metric {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::CommittedBytes,
+        Self::MappedRate,
+        Self::ThreadsLive,
+        Self::DelayP99,
+        Self::ReservedBytes,
+        Self::RssBytes,
+        Self::CreationRate,
+        Self::Fds,
+        Self::Delay,
+        Self::DelayTail,
+    ];
 }
 
 /// What a flag rests on. Values in the metric's unit.
@@ -992,6 +1027,12 @@ pub struct Evidence {
     /// What spoke against it, though not enough.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub against: Vec<String>,
+    /// For a threshold: the level that was exceeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above: Option<f64>,
+    /// How much evidence the policy asks for; absent if it is the usual.
+    #[serde(default, skip_serializing_if = "Sensitivity::is_normal")]
+    pub sensitivity: Sensitivity,
 }
 
 /// When a climb arrives somewhere.
@@ -1018,6 +1059,28 @@ pub enum Bound {
     Limit,
     /// Twice the level of now. No limit is known.
     Doubling,
+}
+
+/// Something was found that the policy does not want flagged. Told once for each rule of what to ignore; how many there were in
+/// all is in `stop`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Ignored {
+    /// When it was found first.
+    pub ts: Moment,
+    /// The rule of the policy.
+    pub rule: String,
+    /// What kind of change.
+    pub kind: FlagKind,
+    /// Of what.
+    pub metric: Metric,
+    /// In which process.
+    #[serde(flatten)]
+    pub process: ProcessId,
+    /// In which of its threads, where it is not the whole process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<ThreadGroup>,
+    /// The finding as a sentence.
+    pub summary: String,
 }
 
 /// Something was lost.
@@ -1088,6 +1151,9 @@ pub struct Stop {
     pub recovered: u64,
     /// What was lost over the whole run, by class; empty if nothing.
     pub lost: BTreeMap<LossClass, u64>,
+    /// What the policy does not want flagged: findings by the rule that they were ignored by; absent if there were none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ignored: BTreeMap<String, u64>,
 }
 
 /// Why the daemon stopped.

@@ -29,6 +29,9 @@ pub struct Args {
     /// Score these flags instead of running the detector
     #[arg(long, value_name = "FILE", conflicts_with = "flags")]
     score: Option<PathBuf>,
+    /// Have the detector go by this policy
+    #[arg(long, value_name = "FILE", conflicts_with = "score")]
+    config: Option<PathBuf>,
     /// Show the cases that went wrong, too
     #[arg(long)]
     cases: bool,
@@ -45,7 +48,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let flags = args.flags.clone();
         let flags = flags.unwrap_or_else(|| command::target_dir().join("eval.ndjson"));
         let flags = std::path::absolute(flags)?;
-        detect(&args.directory, &flags)?;
+        detect(&args.directory, &flags, args.config.as_deref())?;
         println!("flags: {}", flags.display());
         flags
     };
@@ -64,12 +67,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Runs the detector, optimised as in the daemon, and says what that took.
-fn detect(directory: &Path, flags: &Path) -> Result<()> {
+fn detect(directory: &Path, flags: &Path, config: Option<&Path>) -> Result<()> {
     let mut build = command::cargo();
     build.args(["build", "--release", "--locked", "-p", "slowburn-tests"]);
     command::run(build.args(["--bin", "evaluate"]))?;
     let mut evaluate = Command::new(command::target_dir().join("release/evaluate"));
-    let effort = command::first_line(evaluate.arg(directory).arg(flags))?;
+    evaluate.arg(directory).arg(flags);
+    if let Some(config) = config {
+        evaluate.arg("--config").arg(config);
+    }
+    let effort = command::first_line(&mut evaluate)?;
     let effort: Value = serde_json::from_str(&effort)?;
     let figure = |name: &str| effort[name].as_f64().unwrap_or_default();
     println!(

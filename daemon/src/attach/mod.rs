@@ -18,7 +18,7 @@ mod error;
 mod group;
 mod host;
 mod look;
-mod near;
+pub(crate) mod near;
 mod process;
 mod service;
 mod target;

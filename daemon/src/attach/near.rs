@@ -31,7 +31,7 @@ pub(super) fn suggestions(target: &Target, host: &Host, snapshot: &Snapshot) -> 
     best(wanted, candidates)
 }
 
-fn best(wanted: &str, candidates: BTreeSet<String>) -> Vec<String> {
+pub(crate) fn best(wanted: &str, candidates: BTreeSet<String>) -> Vec<String> {
     let scored = candidates
         .into_iter()
         .filter_map(|name| Some((score(wanted, &name)?, name)));

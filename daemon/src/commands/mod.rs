@@ -1,7 +1,9 @@
 //! The commands, one file each.
 
 pub mod diff;
+pub mod check_config;
 pub mod doctor;
+pub mod explain;
 pub mod replay;
 pub mod run;
 pub mod schema;

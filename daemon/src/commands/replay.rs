@@ -19,8 +19,10 @@ use anyhow::{Context, bail};
 
 use crate::{
     cli::{self, Replay},
+    commands::check_config,
     detect::{Config, Detector},
     pipeline::Pipeline,
+    policy::Policy,
     recording::{Block, Recording, RecordingError},
     sink::{Terminal, open_file},
     stream::{Line, LossClass, Record, Stop, Window, single},
@@ -37,13 +39,17 @@ const BUFFER: usize = 64 << 10;
 pub fn run(options: &Replay) -> anyhow::Result<()> {
     let path = cli::file(&options.output);
     let terminal = Terminal::new(options.quiet, path.is_none() && io::stdout().is_terminal());
+    let policy = match &options.config {
+        Some(path) => Policy::of(&check_config::read(path)?.file),
+        None => Policy::default(),
+    };
     let (source, source_name) = open_source(&options.file)?;
     let (output, output_name) = open_output(path.as_deref())?;
     if is_same_file(&source, &output)? {
         bail!("{source_name} cannot be replayed into itself: name another file with --output");
     }
     let output = BufWriter::with_capacity(BUFFER, output);
-    let mut replayer = Replayer::new(source_name, output, terminal);
+    let mut replayer = Replayer::new(source_name, output, terminal, policy);
     let end = replayer.replay(source);
     match (end, replayer.output.flush()) {
         (Err(End::Output(error)), _) | (_, Err(error)) => match error.kind() {
@@ -109,11 +115,11 @@ struct Replayer<W> {
 }
 
 impl<W: Write> Replayer<W> {
-    fn new(name: String, output: W, terminal: Terminal) -> Self {
+    fn new(name: String, output: W, terminal: Terminal, policy: Policy) -> Self {
         Self {
             name,
             number: 1,
-            pipeline: Pipeline::new(&[], true, Detector::new(Config::default())),
+            pipeline: Pipeline::new(&[], true, Detector::with_policy(Config::default(), policy)),
             output,
             terminal,
             said: BTreeMap::new(),
@@ -157,7 +163,7 @@ impl<W: Write> Replayer<W> {
             read(line).map_err(|error| End::Recording(error.context(self.complaint(is_cut))))?;
         match &record {
             // What the detector says is said anew.
-            Record::Flag(_) | Record::Incident(_) => return Ok(()),
+            Record::Flag(_) | Record::Incident(_) | Record::Ignored(_) => return Ok(()),
             Record::Target(event) => self.pipeline.hear(event),
             Record::Loss(loss) if loss.class == LossClass::Series => return Ok(()),
             Record::Stop(stop) => return self.stop(stop.clone()),
@@ -195,13 +201,14 @@ impl<W: Write> Replayer<W> {
     /// A recording may hold several runs: each ends with counts of its own, of which those of what is said anew are.
     fn stop(&mut self, mut stop: Box<Stop>) -> Result<(), End> {
         self.settle()?;
-        for kind in ["flag", "incident"] {
+        for kind in ["flag", "ignored", "incident"] {
             stop.records.remove(kind);
             if let Some(count) = self.said.get(kind) {
                 stop.records.insert(kind.into(), *count);
             }
         }
         self.said.clear();
+        stop.ignored = self.pipeline.take_ignored();
         self.write(Record::Stop(stop))
     }
 
@@ -285,7 +292,12 @@ mod tests {
 
     /// What comes out, and in which words it ended.
     fn replay(recording: &[u8]) -> (Vec<u8>, Result<(), String>) {
-        let mut replayer = Replayer::new("file".into(), Vec::new(), Terminal::new(true, true));
+        let mut replayer = Replayer::new(
+            "file".into(),
+            Vec::new(),
+            Terminal::new(true, true),
+            Policy::default(),
+        );
         let end = replayer.replay(recording).map_err(|end| match end {
             End::Recording(error) => format!("{error:#}"),
             End::Output(error) => panic!("{error}"),

@@ -22,14 +22,16 @@ use tokio::{
 use crate::{
     attach::Host,
     cli::{Events, Run},
+    commands::check_config::{self, Loaded},
     detect::{Config, Detector},
     pipeline::Pipeline,
+    policy::Policy,
     privileges,
     scope::Scope,
     sink::{JsonOutput, OutputOptions, Rotation, Terminal},
     stream::{
-        self, Hooks, Limits, LossClass, Moment, Record, RefusedHook, Start, Stop, StopReason,
-        TargetEventKind, WatchedService,
+        self, Hooks, Limits, LossClass, Moment, PolicyInUse, Record, RefusedHook, Start, Stop,
+        StopReason, TargetEventKind, WatchedService,
     },
     throttle::{self, Thresholds, Throttle},
 };
@@ -47,7 +49,21 @@ const LOOK: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// If the target is not found or not clear, the kernel refuses, or the output cannot be opened.
-pub fn run(options: &Run, kernel_log: bool) -> anyhow::Result<()> {
+///
+/// `is_given` tells which options were given on the command line, by their ids.
+pub fn run(
+    mut options: Run,
+    is_given: impl Fn(&str) -> bool,
+    kernel_log: bool,
+) -> anyhow::Result<()> {
+    let config = check_config::named_or_default(options.config.as_deref())?;
+    if let Some(config) = &config {
+        config.file.run.apply(&mut options, is_given);
+    }
+    attach(&options, config, kernel_log)
+}
+
+fn attach(options: &Run, config: Option<Loaded>, kernel_log: bool) -> anyhow::Result<()> {
     let host = Host::live()?;
     let target = options.target();
     let scope = match Scope::find(host.clone(), target.clone(), options.all) {
@@ -75,6 +91,7 @@ pub fn run(options: &Run, kernel_log: bool) -> anyhow::Result<()> {
         options,
         source,
         scope,
+        config,
         Sinks::new(output, Terminal::new(options.quiet, on_terminal)),
     )?;
     runtime.block_on(session.run())
@@ -130,6 +147,7 @@ struct Session<'a> {
     pipeline: Pipeline,
     sinks: Sinks,
     events: Vec<Event>,
+    policy: Option<PolicyInUse>,
     started: u64,
     /// The service was found by its new cgroup, and no process has been seen in it yet.
     is_expected: bool,
@@ -157,10 +175,14 @@ impl<'a> Session<'a> {
         options: &'a Run,
         mut source: Source,
         scope: Scope,
+        config: Option<Loaded>,
         sinks: Sinks,
     ) -> anyhow::Result<Self> {
         let names = names(&scope);
         let started = source.begin();
+        let policy = config
+            .as_ref()
+            .map_or_else(Policy::default, |config| Policy::of(&config.file));
         Ok(Self {
             options,
             throttle: Throttle::new(options, &mut source)?,
@@ -169,8 +191,9 @@ impl<'a> Session<'a> {
             pipeline: Pipeline::new(
                 &names,
                 options.events != Events::None,
-                Detector::new(Config::default()),
+                Detector::with_policy(Config::default(), policy),
             ),
+            policy: config.map(|config| config.in_use),
             sinks,
             events: Vec::new(),
             started,
@@ -369,6 +392,7 @@ impl<'a> Session<'a> {
             host: host(),
             hooks: hooks(self.source.hooks()),
             limits: limits(self.options),
+            policy: self.policy.take(),
             targets,
         })));
         if self.scope.services().is_empty() {
@@ -393,6 +417,7 @@ impl<'a> Session<'a> {
             records: self.sinks.records.clone(),
             recovered: self.source.recovered(),
             lost: self.pipeline.lost().clone(),
+            ignored: self.pipeline.take_ignored(),
         };
         self.sinks.terminal.say(&farewell(&stop));
         self.sinks.output.record(Record::Stop(Box::new(stop)));

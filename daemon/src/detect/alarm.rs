@@ -45,16 +45,19 @@ struct Raised {
     climb: Climb,
     /// The rise at the last record.
     reported: f64,
+    /// For how long nothing is raised once it is over.
+    cool_down_s: f64,
     /// It is over when no look has passed until then.
     until_s: f64,
 }
 
-/// Looks at rings that passed are remembered, and so many within so many blocks of the latest one's ring must agree. Other
+/// Looks at rings that passed are remembered, and some within so many blocks of the latest one's ring must agree. Other
 /// levels, lengths and channels of the same metric count, if they look at least half as far: where several agree, one
 /// block is enough. (Blocks counted once each: recall 0.974 instead of 0.981, the same false flags.)
 const REMEMBERED: usize = 16;
-const AGREE: usize = 3;
+/// How many must agree is a matter of the policy, 3 unless it says otherwise; more may take longer.
 const WITHIN_BLOCKS: f64 = 5.0;
+const WITHIN_LOOKS: f64 = 3.0;
 
 /// State of a metric.
 #[derive(Debug, Default)]
@@ -67,17 +70,18 @@ pub struct Alarm {
 
 impl Alarm {
     /// A look at a ring has passed. Have enough?
-    pub fn pass_look(&mut self, now_s: f64, horizon_s: f64, block_s: f64) -> bool {
+    pub fn pass_look(&mut self, now_s: f64, horizon_s: f64, block_s: f64, agree: usize) -> bool {
         if self.passed.len() == REMEMBERED {
             self.passed.remove(0);
         }
         self.passed.push((now_s, horizon_s));
-        let since = now_s - WITHIN_BLOCKS * block_s;
+        let more = (agree as f64 / WITHIN_LOOKS).max(1.0);
+        let since = now_s - WITHIN_BLOCKS * more * block_s;
         let recent = self
             .passed
             .iter()
             .filter(|(passed_s, horizon)| *passed_s > since && *horizon >= 0.5 * horizon_s);
-        recent.count() >= AGREE
+        recent.count() >= agree
     }
 
     /// Is a climb raised?
@@ -92,7 +96,7 @@ impl Alarm {
     }
 
     /// Enough looks have passed.
-    pub fn found(&mut self, now_s: f64, climb: Climb) -> Option<(Change, Climb)> {
+    pub fn found(&mut self, now_s: f64, climb: Climb, cool_down_s: f64) -> Option<(Change, Climb)> {
         let until_s = now_s + climb.horizon_s;
         let Some(raised) = &mut self.raised else {
             if now_s < self.quiet_until_s {
@@ -102,6 +106,7 @@ impl Alarm {
             self.raised = Some(Box::new(Raised {
                 climb: climb.clone(),
                 reported: climb.now - climb.base,
+                cool_down_s,
                 until_s,
             }));
             return Some((Change::Raised, climb));
@@ -142,6 +147,7 @@ impl Alarm {
             return None;
         };
         let raised = self.raised.take()?;
+        self.quiet_until_s = self.quiet_until_s.max(now_s + raised.cool_down_s);
         let mut climb = raised.climb;
         if !stands.is_nan() {
             climb.now = stands;

@@ -101,6 +101,15 @@ impl Channel {
         }
     }
 
+    /// The channel's value of one in the metric's unit.
+    pub fn of_unit(self, value: f64) -> f64 {
+        match self {
+            Self::Mapped => (value + NO_RATE).ln(),
+            channel if channel.is_floor() => value,
+            _ => value.ln(),
+        }
+    }
+
     /// The least rise that is worth a flag.
     pub fn effect(self) -> Effect {
         let (absolute, share) = match self {

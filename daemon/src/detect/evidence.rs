@@ -5,9 +5,13 @@ use super::{
     kinds::Sight,
     ledger::{DayOverDay, Rhythm},
     runaway::Fast,
+    threshold::Streak,
     verdict::{Context, Verdict},
 };
-use crate::stream::{Bound, Evidence, Forecast};
+use crate::{
+    policy::Sensitivity,
+    stream::{Bound, Evidence, Forecast},
+};
 
 const HOUR_S: f64 = 3600.0;
 
@@ -33,6 +37,8 @@ pub fn nothing() -> Evidence {
         every_ns: None,
         forecast: None,
         against: Vec::new(),
+        above: None,
+        sensitivity: Sensitivity::Normal,
     }
 }
 
@@ -61,9 +67,9 @@ pub fn of_ring(
         slope_high_per_hour: slope(interval.1),
         z: shape.significance(),
         windows: (context.horizon_s / window_s).round() as usize,
-        score: Some(verdict.score(channel)),
+        score: Some(verdict.score(channel, context)),
         horizon_ns: Some(nanoseconds(context.horizon_s)),
-        levels: shape.outline.segments.map(unit).to_vec(),
+        levels: levels(&shape.outline.segments.map(unit)),
         noise: Some(shape.sigma / rise),
         keeps_speed: Some(shape.outline.keeps_speed()),
         record_before: context.record.is_finite().then(|| unit(context.record)),
@@ -72,6 +78,12 @@ pub fn of_ring(
         against: verdict.doubts(context),
         ..nothing()
     }
+}
+
+/// None of them, if one is missing: JSON has no word for it, and the record could not be read again.
+fn levels(parts: &[f64]) -> Vec<f64> {
+    let known = parts.iter().all(|level| level.is_finite());
+    if known { parts.to_vec() } else { Vec::new() }
 }
 
 fn nanoseconds(seconds: f64) -> u64 {
@@ -134,6 +146,17 @@ pub fn of_fast(fast: &Fast, now_s: f64, limit: Option<f64>) -> Evidence {
     }
 }
 
+/// Of a level that is not to be exceeded.
+pub fn of_threshold(streak: &Streak) -> Evidence {
+    Evidence {
+        baseline: streak.first,
+        now: streak.now,
+        windows: streak.windows as usize,
+        above: Some(streak.above),
+        ..nothing()
+    }
+}
+
 /// A logarithm in the metric's unit.
 fn of_logarithm(channel: Channel, value: f64) -> f64 {
     channel.unit(if channel.is_floor() {
@@ -163,8 +186,9 @@ pub fn of_rhythm(rhythm: &Rhythm, window_s: f64) -> Evidence {
     Evidence {
         baseline: of_logarithm(rhythm.channel, rhythm.range.0),
         now: of_logarithm(rhythm.channel, rhythm.range.1),
-        // Fisher's transformation.
-        z: rhythm.correlation.atanh() * (rhythm.hours.saturating_sub(24 + 3) as f64).sqrt(),
+        // Fisher's transformation. What repeats to the last bit is at infinity, or beyond by rounding: JSON has neither.
+        z: rhythm.correlation.min(1.0 - 1e-9).atanh()
+            * (rhythm.hours.saturating_sub(24 + 3) as f64).sqrt(),
         windows: (rhythm.hours as f64 * HOUR_S / window_s).round() as usize,
         every_ns: Some(nanoseconds(24.0 * HOUR_S)),
         ..nothing()

@@ -10,8 +10,8 @@ const KEPT: usize = 32;
 const LEAST_KEPT: usize = 12;
 
 /// What is so far above the usual level, in deviations, is an excursion; a spike is more.
-const EXCURSION_SIGMA: f64 = 5.0;
-const SPIKE_SIGMA: f64 = 8.0;
+pub const EXCURSION_SIGMA: f64 = 5.0;
+pub const SPIKE_SIGMA: f64 = 8.0;
 
 /// Most samples of a spike.
 const SPIKE_LENGTH: u32 = 6;

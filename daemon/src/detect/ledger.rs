@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use super::{
     block::Block, channel::Channel, median::median_of, reading::Reading, shape::MAD_TO_SIGMA,
 };
+use crate::policy::Demand;
 
 const HOUR_S: f64 = 3600.0;
 const DAY: usize = 24;
@@ -29,17 +30,17 @@ const KEPT: usize = COMPARED.len() + 1;
 const KNOWN: usize = 16;
 
 /// Share of the hours that must be higher than the day before.
-const HIGHER: f64 = 0.85;
+pub const HIGHER: f64 = 0.85;
 
 /// The smaller of the two rises must be this share of the larger: one jump is no climb.
-const BALANCE: f64 = 0.4;
+pub const BALANCE: f64 = 0.4;
 
 /// Least rise from day to day in standard errors of its median.
 const SIGMA: f64 = 3.0;
 
 /// Correlation of an hour with the same hour of the day before that makes a daily rhythm, and the least standard deviation,
 /// as a logarithm, that is worth the name.
-const RHYTHM: f64 = 0.6;
+pub const RHYTHM: f64 = 0.6;
 const RHYTHM_LEAST: f64 = 0.02;
 
 /// Hours for that: almost two days.
@@ -192,14 +193,22 @@ impl Ledger {
     }
 
     /// Which channels have risen from day to day. To be asked when an hour is complete.
-    pub fn climbs(&self) -> impl Iterator<Item = DayOverDay> + '_ {
+    pub fn climbs(&self, demand: impl Fn(Channel) -> Demand) -> impl Iterator<Item = DayOverDay> {
         COMPARED
             .iter()
             .enumerate()
-            .filter_map(|(place, (channel, least))| self.climb(place, *channel, *least))
+            .filter_map(move |(place, (channel, least))| {
+                self.climb(place, *channel, *least, demand(*channel))
+            })
     }
 
-    fn climb(&self, place: usize, channel: Channel, least: f64) -> Option<DayOverDay> {
+    fn climb(
+        &self,
+        place: usize,
+        channel: Channel,
+        least: f64,
+        demand: Demand,
+    ) -> Option<DayOverDay> {
         if self.hours.len() < HOURS {
             return None;
         }
@@ -207,7 +216,7 @@ impl Ledger {
         let older = self.rise(place, 1)?;
         let (small, large) = (newer.0.min(older.0), newer.0.max(older.0));
         let clear = |(rise, error, higher): (f64, f64, f64)| {
-            rise >= SIGMA * (error + 1e-9) && higher >= HIGHER
+            rise >= SIGMA * demand.significance * (error + 1e-9) && higher >= HIGHER
         };
         let sum = small + large;
         let steady = small > 0.0 && small >= BALANCE * large && clear(newer) && clear(older);
@@ -215,7 +224,7 @@ impl Ledger {
         let load = (of_load(0) + of_load(1)).max(0.0);
         let median = self.median(place, 0);
         let new = self.hour < 4 * DAY as u64 || median > self.record[place];
-        (steady && sum >= least && sum > load && new).then(|| DayOverDay {
+        (steady && sum >= least * demand.effect && sum > load && new).then(|| DayOverDay {
             channel,
             before: self.median(place, 2),
             now: median,

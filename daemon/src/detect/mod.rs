@@ -13,18 +13,21 @@ mod channel;
 mod evidence;
 mod excursion;
 mod extremes;
+mod follow;
 mod kinds;
 mod ledger;
 mod levels;
 mod median;
 mod reading;
 mod ring;
+mod rules;
 mod runaway;
 mod shape;
 mod step;
-mod summary;
+pub mod summary;
 #[cfg(test)]
 mod tests;
+mod threshold;
 mod verdict;
 mod waits;
 mod watch;
@@ -37,8 +40,15 @@ use self::{
     waits::{Reader, Waits},
     watch::{Finding, Scratch, Watch},
 };
-use crate::stream::{
-    Flag, FlagKind, FlagState, Metric, Moment, ProcessId, Scope, ThreadGroup, ThreadId, Window,
+pub use self::{
+    follow::{Follow, Value},
+    rules::{Rule, rules},
+};
+use crate::{
+    policy::Policy,
+    stream::{
+        Flag, FlagKind, FlagState, Ignored, Moment, ProcessId, Scope, ThreadGroup, ThreadId, Window,
+    },
 };
 
 /// Lives that were not heard of for this long are dropped: their last window was lost.
@@ -67,6 +77,7 @@ impl Default for Config {
 #[derive(Debug)]
 pub struct Detector {
     config: Config,
+    policy: Policy,
     lives: BTreeMap<Key, Life>,
     /// Processes and groups in all lives.
     series: usize,
@@ -98,7 +109,7 @@ struct Life {
 #[derive(Debug)]
 struct Subject {
     watch: Watch,
-    raised: Vec<(Metric, Flag)>,
+    raised: Vec<Flag>,
 }
 
 /// Threads of a process whose names differ in numbers only.
@@ -116,22 +127,37 @@ struct Group {
     thread: ThreadId,
 }
 
-/// Flags so far, and those that are raised now.
-#[derive(Debug, Default)]
+/// Flags so far, those that are raised now, and what is not flagged.
+#[derive(Debug)]
 struct Tally {
     flags: u64,
     raised: usize,
+    ignoring: Vec<Ignoring>,
+    news: Vec<Ignored>,
+}
+
+/// A rule of what to ignore, and how often it has applied.
+#[derive(Debug)]
+struct Ignoring {
+    rule: String,
+    findings: u64,
 }
 
 impl Detector {
-    /// A detector that has seen nothing.
+    /// A detector that has seen nothing, without a policy.
     pub fn new(config: Config) -> Self {
+        Self::with_policy(config, Policy::default())
+    }
+
+    /// A detector that has seen nothing.
+    pub fn with_policy(config: Config, policy: Policy) -> Self {
         Self {
             config,
             lives: BTreeMap::new(),
             series: 0,
             refused: 0,
-            tally: Tally::default(),
+            tally: Tally::new(&policy),
+            policy,
             next_sweep: Moment::default(),
             reader: Reader::default(),
             scratch: Scratch::default(),
@@ -159,6 +185,23 @@ impl Detector {
     /// Windows that found no series to go to since the last call, because the table is full.
     pub fn take_refused(&mut self) -> u64 {
         std::mem::take(&mut self.refused)
+    }
+
+    /// Findings that were ignored by a rule for the first time, since the last call.
+    pub fn take_ignored(&mut self) -> impl Iterator<Item = Ignored> {
+        self.tally.news.drain(..)
+    }
+
+    /// How many findings were ignored by each rule, at the end of a run: they are told anew in the next one.
+    pub fn take_ignored_counts(&mut self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for ignoring in &mut self.tally.ignoring {
+            let findings = std::mem::take(&mut ignoring.findings);
+            if findings > 0 {
+                *counts.entry(ignoring.rule.clone()).or_default() += findings;
+            }
+        }
+        counts
     }
 
     /// Flags that are raised now.
@@ -209,7 +252,8 @@ impl Detector {
         life.last = window.ts;
         let subject = life.subject.get_or_insert_with(|| {
             self.series += 1;
-            Subject::new(Watch::new(&reading, window.process.created))
+            let rules = self.policy.rules(&window.process.service, None);
+            Subject::new(Watch::new(&reading, window.process.created, rules))
         });
         subject
             .watch
@@ -225,6 +269,7 @@ impl Detector {
             group.close(
                 name,
                 &life.process,
+                &self.policy,
                 &mut self.scratch,
                 &mut self.tally,
                 flags,
@@ -354,6 +399,7 @@ impl Group {
         &mut self,
         name: &str,
         process: &ProcessId,
+        policy: &Policy,
         scratch: &mut Scratch,
         tally: &mut Tally,
         flags: &mut Vec<Flag>,
@@ -368,9 +414,10 @@ impl Group {
             threads: Some(self.named(name)),
         };
         let created = self.thread.created;
-        let subject = self
-            .subject
-            .get_or_insert_with(|| Subject::new(Watch::new(&reading, created)));
+        let subject = self.subject.get_or_insert_with(|| {
+            let rules = policy.rules(&process.service, Some(name));
+            Subject::new(Watch::new(&reading, created, rules))
+        });
         let mut findings = Vec::new();
         subject.watch.add(&reading, scratch, &mut findings);
         subject.tell(&about, &mut findings, tally, flags);
@@ -421,18 +468,24 @@ impl Subject {
         flags: &mut Vec<Flag>,
     ) {
         for finding in findings.drain(..) {
-            flags.push(self.record(about, finding, tally));
+            let rules = self.watch.rules();
+            match rules.ignored_by(finding.metric, finding.kind) {
+                Some(place) => tally.ignore(place, about, &finding),
+                None => flags.push(self.record(about, finding, tally)),
+            }
         }
     }
 
     fn record(&mut self, about: &About<'_>, finding: Finding, tally: &mut Tally) -> Flag {
+        // The others are over when they are told.
+        let lasts = matches!(finding.kind, FlagKind::Climb | FlagKind::Threshold);
         let known = self
             .raised
             .iter()
-            .position(|(metric, _)| *metric == finding.metric)
-            .filter(|_| finding.kind == FlagKind::Climb && finding.change != Change::Raised);
+            .position(|flag| (flag.metric, flag.kind) == (finding.metric, finding.kind))
+            .filter(|_| lasts && finding.change != Change::Raised);
         let mut flag = match known {
-            Some(at) => self.raised.swap_remove(at).1,
+            Some(at) => self.raised.swap_remove(at),
             None => about.raise(tally, &finding),
         };
         flag.ts = about.ts;
@@ -444,17 +497,53 @@ impl Subject {
         flag.since = finding.since;
         flag.evidence = finding.evidence;
         flag.summary = summary::sentence(&flag);
-        if finding.kind == FlagKind::Climb {
+        if lasts {
             match flag.state {
                 FlagState::Raised => tally.raised += 1,
                 FlagState::Updated => {}
                 FlagState::Cleared => tally.raised -= 1,
             }
             if flag.state != FlagState::Cleared {
-                self.raised.push((finding.metric, flag.clone()));
+                self.raised.push(flag.clone());
             }
         }
         flag
+    }
+}
+
+impl Tally {
+    fn new(policy: &Policy) -> Self {
+        let ignoring = (0..policy.ignoring()).map(|place| Ignoring {
+            rule: policy.ignoring_words(place).to_owned(),
+            findings: 0,
+        });
+        Self {
+            flags: 0,
+            raised: 0,
+            ignoring: ignoring.collect(),
+            news: Vec::new(),
+        }
+    }
+
+    /// Counts what is not flagged. A climb is one finding, however often it is updated.
+    fn ignore(&mut self, place: usize, about: &About<'_>, finding: &Finding) {
+        if finding.change != Change::Raised {
+            return;
+        }
+        let ignoring = &mut self.ignoring[place];
+        ignoring.findings += 1;
+        if ignoring.findings == 1 {
+            let flag = about.flag(finding);
+            self.news.push(Ignored {
+                ts: flag.ts,
+                rule: ignoring.rule.clone(),
+                kind: flag.kind,
+                metric: flag.metric,
+                summary: summary::sentence(&flag),
+                process: flag.process,
+                threads: flag.threads,
+            });
+        }
     }
 }
 
@@ -463,8 +552,16 @@ impl About<'_> {
     fn raise(&self, tally: &mut Tally, finding: &Finding) -> Flag {
         tally.flags += 1;
         Flag {
-            ts: self.ts,
             id: format!("f{}", tally.flags),
+            ..self.flag(finding)
+        }
+    }
+
+    /// What was found, without a name.
+    fn flag(&self, finding: &Finding) -> Flag {
+        Flag {
+            ts: self.ts,
+            id: String::new(),
             state: FlagState::Raised,
             kind: finding.kind,
             metric: finding.metric,

@@ -1,10 +1,10 @@
 //! What the detector takes from a window.
 
 use super::{
-    channel::NO_RATE,
+    channel::{Channel, NO_RATE},
     waits::{Reader, WaitStatistics, Waits},
 };
-use crate::stream::{Moment, Window};
+use crate::stream::{Metric, Moment, Window};
 
 /// Values of a window, or of the windows of like-named threads. Not a number where there is none.
 #[derive(Clone, Debug)]
@@ -89,6 +89,28 @@ impl Reading {
             waits,
             memory_limit: None,
             tasks_limit: None,
+        }
+    }
+}
+
+impl Reading {
+    /// The value of a metric, in its unit; not a number if there is none, or for the metric of earlier versions. Of the two
+    /// shares of long waits, that of those 8 times as long as the median.
+    pub fn value(&self, metric: Metric) -> f64 {
+        let waits = |of: fn(&WaitStatistics) -> f64| self.statistics.as_ref().map_or(f64::NAN, of);
+        match metric {
+            Metric::CommittedBytes => self.committed,
+            Metric::ReservedBytes => self.reserved,
+            Metric::RssBytes => self.resident,
+            Metric::ThreadsLive => self.threads,
+            Metric::Fds => self.descriptors,
+            Metric::MappedRate => Channel::Mapped.unit(self.mapped),
+            Metric::CreationRate => self
+                .created
+                .map_or(f64::NAN, |created| created as f64 / self.seconds),
+            Metric::Delay => waits(|waits| waits.typical.exp()),
+            Metric::DelayTail => waits(|waits| waits.beyond_8.exp()),
+            Metric::DelayP99 => f64::NAN,
         }
     }
 }

@@ -9,12 +9,12 @@ const LEAST: usize = 16;
 const WARM_UP: u32 = 1;
 
 /// It must have quadrupled since the first window kept, and double again so soon.
-const GROWTH: f64 = 4.0;
-const DOUBLES_WITHIN_S: f64 = 300.0;
+pub const GROWTH: f64 = 4.0;
+pub const DOUBLES_WITHIN_S: f64 = 300.0;
 
 /// Speed of the second half compared with the first. A start-up that settles at less than 20 times its first level has
 /// quadrupled only when it has gone a sixth of its time constant, and then this is 0.94.
-const KEEPS_SPEED: std::ops::Range<f64> = 0.95..1.5;
+pub const KEEPS_SPEED: std::ops::Range<f64> = 0.95..1.5;
 
 /// Most that the levels may deviate from the line, as a share of the rise. A single step has 0.3.
 const NOISE: f64 = 0.04;

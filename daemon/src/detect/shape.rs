@@ -65,6 +65,11 @@ impl Outline {
             part[..length].copy_from_slice(&blocks[i * length..(i + 1) * length]);
             median_of(&mut part[..length])
         });
+        Self::from_segments(segments)
+    }
+
+    /// Of its parts.
+    pub fn from_segments(segments: [f64; SEGMENTS]) -> Self {
         let (largest_jump, rising) = rises(&segments);
         Self {
             segments,

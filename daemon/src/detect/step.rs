@@ -11,7 +11,7 @@ use super::{
 const SIDE: usize = 12;
 
 /// Least jump in deviations about the two levels.
-const SIGMA: f64 = 4.0;
+pub const SIGMA: f64 = 4.0;
 
 /// Most that a side's quarters may drift, as a share of the jump.
 const DRIFT: f64 = 0.35;

@@ -30,6 +30,26 @@ pub fn sentence(flag: &Flag) -> String {
         (FlagKind::Step, _) => {
             format!("{subject} stepped from {from} to {to} at {since}, and stays there")
         }
+        (FlagKind::Threshold, FlagState::Cleared) => {
+            let why = evidence
+                .cleared_because
+                .as_deref()
+                .unwrap_or("no reason given");
+            let above = show(evidence.above.unwrap_or_default());
+            format!("{subject} is no longer above {above}: {why}; it was since {since}")
+        }
+        (FlagKind::Threshold, _) => {
+            let above = show(evidence.above.unwrap_or_default());
+            format!(
+                "{subject} is above {above} for {} {} in a row, now {to}, since {since}",
+                evidence.windows,
+                if evidence.windows == 1 {
+                    "window"
+                } else {
+                    "windows"
+                },
+            )
+        }
         (FlagKind::Spike, _) => format!("{subject} spiked from {from} to {to} at {since}"),
         (FlagKind::Periodic, _) => {
             let every = Duration::from_nanos(evidence.every_ns.unwrap_or(0));
@@ -62,7 +82,8 @@ fn subject(flag: &Flag) -> String {
     format!("{process}{thread}: {metric}")
 }
 
-fn per_hour(metric: Metric, value: f64) -> String {
+/// A slope.
+pub fn per_hour(metric: Metric, value: f64) -> String {
     let separator = if matches!(
         metric,
         Metric::MappedRate | Metric::CreationRate | Metric::DelayTail
@@ -75,7 +96,7 @@ fn per_hour(metric: Metric, value: f64) -> String {
 }
 
 /// A value in its metric's unit.
-fn quantity(metric: Metric, value: f64) -> String {
+pub fn quantity(metric: Metric, value: f64) -> String {
     match metric {
         Metric::CommittedBytes | Metric::ReservedBytes | Metric::RssBytes => figures::bytes(value),
         Metric::MappedRate => format!("{}/s", figures::bytes(value)),

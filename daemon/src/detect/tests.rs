@@ -2,10 +2,13 @@
 
 use proptest::prelude::*;
 
+mod follow;
+mod policy;
+
 use super::*;
 use crate::{
     histogram::{DelayCounts, Summariser},
-    stream::{DelaySummary, KernelSummary, MemorySummary, ThreadSummary},
+    stream::{DelaySummary, KernelSummary, MemorySummary, Metric, ThreadSummary},
 };
 use slowburn_common::histogram::bucket;
 use slowburn_probes::event::Delays;

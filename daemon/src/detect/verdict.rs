@@ -7,22 +7,23 @@ use super::{
     channel::Channel,
     shape::{Outline, Shape},
 };
+use crate::policy::Demand;
 
 const HOUR_S: f64 = 3600.0;
 const DAY_S: f64 = 86_400.0;
 
 /// Least significance, for as many blocks as are independent: once in 4,000 looks by chance.
-const SIGNIFICANCE: f64 = 3.5;
+pub const SIGNIFICANCE: f64 = 3.5;
 
 /// A rise of fewer deviations about the line is noise.
-const RISE_SIGMA: f64 = 3.0;
+pub const RISE_SIGMA: f64 = 3.0;
 
 /// Largest share of all rises that a single one of seven may have; a line has a seventh, a step between two parts all,
 /// and a step within one at least half.
-const LARGEST_JUMP: f64 = 0.55;
+pub const LARGEST_JUMP: f64 = 0.55;
 
 /// Of the seven changes from part to part, so many must rise.
-const RISING: usize = 5;
+pub const RISING: usize = 5;
 
 /// Least speed of the second half compared with the first. What settles as e^(-t/τ) has e^(-3/8·span/τ): 0.7 tells it
 /// from a line once a ring spans 0.95 time constants. As long as the task is younger than some rings, it is to be expected
@@ -32,7 +33,7 @@ const KEEPS_SPEED_YOUNG: f64 = 0.8;
 const YOUNG: f64 = 6.0;
 
 /// Share of the rise that must lie above everything held before the ring.
-const NOVELTY: f64 = 0.5;
+pub const NOVELTY: f64 = 0.5;
 
 /// A ring must span this share of the time that is left, within bounds: who has months has time for a second look.
 const PATIENCE: f64 = 0.25;
@@ -59,7 +60,7 @@ const LOAD_SIGNIFICANCE: f64 = 2.0;
 const LOAD_LEAST: f64 = 0.1;
 
 /// For so long there is no other day to compare with.
-const FIRST_DAY_S: f64 = 26.0 * HOUR_S;
+pub const FIRST_DAY_S: f64 = 26.0 * HOUR_S;
 
 /// What is known beside the ring.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +75,20 @@ pub struct Context {
     pub record: f64,
     /// The most that there may be, if known.
     pub limit: Option<f64>,
+    /// How much evidence is asked for.
+    pub demand: Demand,
+}
+
+impl Context {
+    /// The least significance.
+    fn significance(&self) -> f64 {
+        SIGNIFICANCE * self.demand.significance
+    }
+
+    /// The least rise from such a level.
+    fn least_rise(&self, channel: Channel, base: f64) -> f64 {
+        channel.effect().least(base) * self.demand.effect
+    }
 }
 
 /// What is left until a limit, or until the level has doubled.
@@ -112,21 +127,25 @@ pub fn may_be_long_enough(channel: Channel, horizon_s: f64, history_s: f64) -> b
 pub fn may_climb(channel: Channel, outline: &Outline, context: &Context) -> bool {
     const GATE: f64 = 0.2;
     let (first, last) = (outline.base(), outline.top());
-    last - first > GATE * channel.effect().least(first) && outline_speaks_for(outline, context)
+    last - first > GATE * context.least_rise(channel, first) && outline_speaks_for(outline, context)
 }
 
 fn outline_speaks_for(outline: &Outline, context: &Context) -> bool {
     let (base, top) = (outline.base(), outline.top());
-    let young = context.age_s < YOUNG * context.horizon_s;
-    let speed = if young {
-        KEEPS_SPEED_YOUNG
-    } else {
-        KEEPS_SPEED
-    };
+    let speed = least_speed(context.age_s, context.horizon_s);
     let new = context.record.is_infinite() || top - context.record > NOVELTY * (top - base);
     new && outline.largest_jump <= LARGEST_JUMP
         && outline.rising >= RISING
         && outline.keeps_speed() >= speed
+}
+
+/// The least speed of the second half compared with the first.
+pub fn least_speed(age_s: f64, horizon_s: f64) -> f64 {
+    if age_s < YOUNG * horizon_s {
+        KEEPS_SPEED_YOUNG
+    } else {
+        KEEPS_SPEED
+    }
 }
 
 /// Judges a ring of which the outline speaks for a climb. `load` gives the load's ring of the same time and is only asked
@@ -142,8 +161,8 @@ pub fn judge(
     let relative = relative_rise(channel, &shape);
     let rise = shape.rise();
     let climbs = may_climb(channel, outline, context)
-        && shape.significance() > SIGNIFICANCE
-        && rise > channel.effect().least(outline.base())
+        && shape.significance() > context.significance()
+        && rise > context.least_rise(channel, outline.base())
         && rise > RISE_SIGMA * shape.sigma
         && shape.step_over_line <= 1.0
         && context.horizon_s >= patience_s(channel, relative, &forecast, context);
@@ -173,7 +192,7 @@ fn relative_rise(channel: Channel, shape: &Shape) -> f64 {
 
 /// How long a ring must be to be trusted.
 fn patience_s(channel: Channel, relative: f64, forecast: &Forecast, context: &Context) -> f64 {
-    let left = (PATIENCE * forecast.seconds).clamp(LEAST_PATIENCE_S, MOST_PATIENCE_S);
+    let left = patience_for(forecast.seconds);
     let share = if relative > 1.0 {
         HISTORY_LARGE
     } else {
@@ -182,6 +201,11 @@ fn patience_s(channel: Channel, relative: f64, forecast: &Forecast, context: &Co
     let known = context.history_s * share;
     left.max(known)
         .max(flow_patience_s(channel, context.history_s))
+}
+
+/// How long a ring must be if so much time is left.
+pub fn patience_for(left_s: f64) -> f64 {
+    (PATIENCE * left_s).clamp(LEAST_PATIENCE_S, MOST_PATIENCE_S)
 }
 
 fn flow_patience_s(channel: Channel, history_s: f64) -> f64 {
@@ -202,28 +226,39 @@ fn significant_load(shape: &Shape) -> Option<f64> {
 
 fn forecast(channel: Channel, shape: &Shape, context: &Context) -> Forecast {
     let block_s = context.horizon_s / shape.blocks as f64;
-    let (base, top) = (shape.outline.base(), shape.outline.top());
-    let known = context.limit;
-    let level = match known {
-        Some(limit) => limit,
-        None if channel.is_floor() => UNKNOWN_LIMIT * base,
-        None => top + UNKNOWN_LIMIT.ln(),
-    };
-    let left = (level - top).max(0.0);
     Forecast {
-        level,
-        is_limit: known.is_some(),
-        seconds: left / shape.slope.max(1e-30) * block_s,
+        level: limit_or_guess(channel, &shape.outline, context.limit),
+        is_limit: context.limit.is_some(),
+        seconds: seconds_left(
+            channel,
+            &shape.outline,
+            context.limit,
+            shape.slope / block_s,
+        ),
     }
+}
+
+fn limit_or_guess(channel: Channel, outline: &Outline, limit: Option<f64>) -> f64 {
+    match limit {
+        Some(limit) => limit,
+        None if channel.is_floor() => UNKNOWN_LIMIT * outline.base(),
+        None => outline.top() + UNKNOWN_LIMIT.ln(),
+    }
+}
+
+/// Until the limit, known or not, if it rises by so much a second.
+pub fn seconds_left(channel: Channel, outline: &Outline, limit: Option<f64>, slope: f64) -> f64 {
+    let left = limit_or_guess(channel, outline, limit) - outline.top();
+    left.max(0.0) / slope.max(1e-30)
 }
 
 impl Verdict {
     /// How clearly it passed: each measure compared with its bound, and their geometric mean. 0.5 is barely.
-    pub fn score(&self, channel: Channel) -> f64 {
+    pub fn score(&self, channel: Channel, context: &Context) -> f64 {
         let shape = &self.shape;
         let measures = [
-            shape.significance() / SIGNIFICANCE,
-            shape.rise() / channel.effect().least(shape.outline.base()).max(1e-12),
+            shape.significance() / context.significance(),
+            shape.rise() / context.least_rise(channel, shape.outline.base()).max(1e-12),
             shape.rise() / (RISE_SIGMA * shape.sigma).max(1e-12),
             (1.0 - shape.outline.largest_jump) / (1.0 - LARGEST_JUMP),
             shape.outline.keeps_speed() / KEEPS_SPEED,
@@ -244,7 +279,7 @@ impl Verdict {
             }
         };
         doubt(
-            shape.significance() < 1.3 * SIGNIFICANCE,
+            shape.significance() < 1.3 * context.significance(),
             format!("it might be chance: {:.1} deviations", shape.significance()),
         );
         doubt(

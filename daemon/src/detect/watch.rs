@@ -12,9 +12,13 @@ use super::{
     ring::BLOCKS,
     runaway::{Fast, Runaway},
     shape::{Outline, Shape},
+    threshold::{Streak, Thresholds},
     verdict::{Context, Verdict, judge, may_be_long_enough, may_climb},
 };
-use crate::stream::{Evidence, FlagKind, Metric, Moment};
+use crate::{
+    policy::{Rules, Sensitivity},
+    stream::{Evidence, FlagKind, Metric, Moment},
+};
 
 const DAY_S: f64 = 86_400.0;
 
@@ -24,7 +28,8 @@ const LOOKS: [usize; 2] = [BLOCKS, BLOCKS / 4 * 3];
 /// For how long a climb stays raised that was too fast for rings.
 const FAST_HOLDS_S: f64 = 600.0;
 
-/// Metrics that share an alarm: one finding about delays is enough.
+/// Metrics that share an alarm: one finding about delays is enough. Climbs that the policy does not want flagged have as
+/// many of their own, so that they keep nothing else from being flagged.
 const ALARMS: usize = 8;
 
 /// A finding about a metric.
@@ -61,10 +66,12 @@ pub struct Watch {
     /// Its age when the first window began.
     age_s: f64,
     window_s: f64,
-    alarms: [Alarm; ALARMS],
+    alarms: [Alarm; 2 * ALARMS],
+    rules: Rules,
+    thresholds: Thresholds,
 }
 
-/// Which alarm a channel's findings go to.
+/// Which alarm a channel's findings go to, unless they are ignored.
 fn alarm_of(channel: Channel) -> usize {
     match channel {
         Channel::Committed => 0,
@@ -80,7 +87,7 @@ fn alarm_of(channel: Channel) -> usize {
 
 impl Watch {
     /// Begins with the first window of something that was created then.
-    pub fn new(first: &Reading, created: Moment) -> Self {
+    pub fn new(first: &Reading, created: Moment, rules: Rules) -> Self {
         let levels = Levels::new(first);
         let begin = levels.moment(0.0);
         Self {
@@ -91,7 +98,25 @@ impl Watch {
             kinds: Box::new(Kinds::new()),
             runaways: [Runaway::new(), Runaway::new()],
             alarms: std::array::from_fn(|_| Alarm::default()),
+            thresholds: Thresholds::new(&rules),
+            rules,
         }
+    }
+
+    /// What is asked of it.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Which alarm a channel's findings go to.
+    fn alarm_for(&self, channel: Channel) -> usize {
+        let ignored = self.rules.ignored_by(channel.metric(), FlagKind::Climb);
+        alarm_of(channel) + if ignored.is_some() { ALARMS } else { 0 }
+    }
+
+    /// How much evidence is asked for.
+    fn sensitivity(&self, channel: Channel) -> Sensitivity {
+        self.rules.of(channel.metric()).sensitivity
     }
 
     /// Adds a window; appends what it changes.
@@ -116,6 +141,8 @@ impl Watch {
         for (channel, sight) in scratch.seen.drain(..) {
             self.see(channel, &sight, findings);
         }
+        let tell = |streak| findings.push(beyond(&streak, "it is below for as long"));
+        self.thresholds.add(reading, &self.rules, tell);
     }
 
     /// Is anything too fast for rings?
@@ -126,7 +153,7 @@ impl Watch {
         ];
         for (place, (channel, level)) in levels.into_iter().enumerate() {
             if let Some(fast) = self.runaways[place].add(now_s, level) {
-                let climb = self.fast_climb(channel, now_s, &fast, limit(channel, reading));
+                let climb = self.fast_climb(channel, now_s, &fast, self.limit(channel, reading));
                 self.found(channel, now_s, climb, findings);
             }
         }
@@ -147,7 +174,10 @@ impl Watch {
 
     /// An hour is complete.
     fn compare_days(&mut self, now_s: f64, findings: &mut Vec<Finding>) {
-        let days: Vec<DayOverDay> = self.ledger.climbs().collect();
+        let days: Vec<DayOverDay> = {
+            let demand = |channel| self.sensitivity(channel).demand();
+            self.ledger.climbs(demand).collect()
+        };
         for days in days {
             self.found(days.channel, now_s, self.day_climb(&days, now_s), findings);
         }
@@ -157,6 +187,21 @@ impl Watch {
                 let evidence = evidence::of_rhythm(&rhythm, self.window_s);
                 findings.push(event(FlagKind::Periodic, rhythm.channel, since, evidence));
             }
+        }
+    }
+
+    /// The most that there may be, by the kernel or by the policy: whichever comes first.
+    fn limit(&self, channel: Channel, reading: &Reading) -> Option<f64> {
+        let known = self.rules.limits();
+        let (kernel, policy) = match channel {
+            Channel::Committed | Channel::Resident => (reading.memory_limit, known.memory),
+            Channel::Threads => (reading.tasks_limit, known.threads),
+            Channel::Descriptors => (None, known.fds),
+            _ => (None, None),
+        };
+        match (kernel, policy) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
         }
     }
 
@@ -178,6 +223,7 @@ impl Watch {
     pub fn end(&mut self, why: &str, findings: &mut Vec<Finding>) {
         let ended = self.alarms.iter_mut().filter_map(|alarm| alarm.end(why));
         findings.extend(ended.map(finding));
+        findings.extend(self.thresholds.end().map(|streak| beyond(&streak, why)));
     }
 
     /// Looks at a ring that has a new block, whole and at its last three quarters. Gives the climb if enough looks have
@@ -216,11 +262,13 @@ impl Watch {
             age_s: self.age_s + history_s,
             history_s,
             record: ring.record(position).max(held(before)),
-            limit: limit(channel, reading),
+            limit: self.limit(channel, reading),
+            demand: self.sensitivity(channel).demand(),
         };
         let verdict = self.judge(channel, completed, blocks, &context, slopes)?;
-        let alarm = &mut self.alarms[alarm_of(channel)];
-        if verdict.explained || !alarm.pass_look(history_s, horizon_s, unit_s) {
+        let agree = self.rules.of(channel.metric()).looks;
+        let alarm = &mut self.alarms[self.alarm_for(channel)];
+        if verdict.explained || !alarm.pass_look(history_s, horizon_s, unit_s, agree) {
             return None;
         }
         let interval = verdict.shape.interval(blocks, slopes);
@@ -292,13 +340,21 @@ impl Watch {
     }
 
     /// Tells the alarm; appends what that changes.
-    fn found(&mut self, channel: Channel, now_s: f64, climb: Climb, findings: &mut Vec<Finding>) {
+    fn found(
+        &mut self,
+        channel: Channel,
+        now_s: f64,
+        mut climb: Climb,
+        findings: &mut Vec<Finding>,
+    ) {
         // Memory that is committed is reserved, too, and becomes resident where it is used: one finding is enough.
         let follows = matches!(channel, Channel::Reserved | Channel::Resident);
         if follows && self.alarms[alarm_of(Channel::Committed)].is_raised() {
             return;
         }
-        let change = self.alarms[alarm_of(channel)].found(now_s, climb);
+        climb.evidence.sensitivity = self.sensitivity(channel);
+        let cool_down_s = self.rules.of(channel.metric()).cool_down_s;
+        let change = self.alarms[self.alarm_for(channel)].found(now_s, climb, cool_down_s);
         findings.extend(change.map(finding));
     }
 
@@ -333,6 +389,7 @@ impl Watch {
             + size_of::<Kinds>()
             + self.runaways.iter().map(Runaway::heap_bytes).sum::<usize>()
             + self.kinds.heap_bytes()
+            + self.thresholds.heap_bytes()
     }
 }
 
@@ -345,15 +402,6 @@ fn held(blocks: &[f64]) -> f64 {
         .fold(f64::NEG_INFINITY, f64::max)
 }
 
-/// The most that there may be.
-fn limit(channel: Channel, reading: &Reading) -> Option<f64> {
-    match channel {
-        Channel::Committed | Channel::Resident => reading.memory_limit,
-        Channel::Threads => reading.tasks_limit,
-        _ => None,
-    }
-}
-
 fn finding((change, climb): (Change, Climb)) -> Finding {
     Finding {
         change,
@@ -361,6 +409,25 @@ fn finding((change, climb): (Change, Climb)) -> Finding {
         metric: climb.channel.metric(),
         since: climb.since,
         evidence: climb.evidence,
+    }
+}
+
+/// Above a threshold, or not any more.
+fn beyond(streak: &Streak, why: &str) -> Finding {
+    let mut evidence = evidence::of_threshold(streak);
+    if !streak.is_above {
+        evidence.cleared_because = Some(why.to_owned());
+    }
+    Finding {
+        change: if streak.is_above {
+            Change::Raised
+        } else {
+            Change::Cleared
+        },
+        kind: FlagKind::Threshold,
+        metric: streak.metric,
+        since: streak.since,
+        evidence,
     }
 }
 

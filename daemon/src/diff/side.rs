@@ -348,6 +348,7 @@ impl Side {
             metric: flag.metric,
             kind: match flag.kind {
                 FlagKind::Climb => "climb",
+                FlagKind::Threshold => "threshold",
                 FlagKind::Step => "step",
                 FlagKind::Spike => "spike",
                 FlagKind::Periodic => "periodic",

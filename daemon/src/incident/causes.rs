@@ -483,7 +483,7 @@ fn periodic_job(facts: &Facts<'_>, pid: u32) -> Option<Case> {
         Weight::Clear,
         format!(
             "it comes every {}, last at {}",
-            figures::duration(every),
+            figures::length(every as f64 / 1e9),
             figures::time_of_day(flag.since, flag.ts)
         ),
     );
@@ -538,7 +538,7 @@ fn overlapping_job(overlap: &Overlap) -> Case {
         format!(
             "{} is started every {} and still ran at its next start, {} times in a row; {} run now",
             overlap.name,
-            figures::duration(overlap.every_ns),
+            figures::length(overlap.every_ns as f64 / 1e9),
             overlap.in_a_row,
             overlap.running
         ),
@@ -587,9 +587,9 @@ fn resonance(meeting: &Meeting) -> Case {
         format!(
             "{} comes every {}, {} every {}, and they meet",
             meeting.one,
-            figures::duration(meeting.one_ns),
+            figures::length(meeting.one_ns as f64 / 1e9),
             meeting.other,
-            figures::duration(meeting.other_ns)
+            figures::length(meeting.other_ns as f64 / 1e9)
         ),
     );
     if meeting.apart < 0.1 {

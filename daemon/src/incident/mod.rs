@@ -195,7 +195,10 @@ impl Service {
     /// A spike is over when it is told, and memory that comes and goes is how collectors work: neither is an incident by
     /// itself, but both may belong to one.
     fn raised(&mut self, flag: &Flag, told: &mut u64) {
-        let lasts = matches!(flag.kind, FlagKind::Climb | FlagKind::Step);
+        let lasts = matches!(
+            flag.kind,
+            FlagKind::Climb | FlagKind::Threshold | FlagKind::Step
+        );
         let hurts = flag.kind == FlagKind::Periodic && !is_level(flag.metric);
         if self.open.is_none() && !lasts && !hurts {
             if self.aside.len() == MOST_ASIDE {
@@ -337,7 +340,7 @@ impl Open {
     fn flags_by_weight(&self) -> Vec<Flag> {
         let mut flags = self.flags.clone();
         flags.sort_by_key(|flag| match flag.kind {
-            FlagKind::Climb => 0,
+            FlagKind::Climb | FlagKind::Threshold => 0,
             FlagKind::Step => 1,
             FlagKind::Periodic => 2,
             FlagKind::Spike => 3,
@@ -358,7 +361,10 @@ impl Open {
 
     /// No climb is left, and nothing was raised for a while.
     fn is_over(&self, ts: Moment) -> bool {
-        let climbs = |flag: &Flag| flag.kind == FlagKind::Climb && flag.state != FlagState::Cleared;
+        let climbs = |flag: &Flag| {
+            let may_clear = matches!(flag.kind, FlagKind::Climb | FlagKind::Threshold);
+            may_clear && flag.state != FlagState::Cleared
+        };
         !self.flags.iter().any(climbs) && ts.0.saturating_sub(self.last.0) >= STRETCH_NS
     }
 

@@ -57,6 +57,10 @@ impl Terminal {
             Record::Window(window) if window.scope == Scope::Process => self.window(window),
             Record::Flag(flag) if flag.state != FlagState::Updated => self.flag(flag),
             Record::Incident(incident) => self.incident(incident),
+            Record::Ignored(ignored) => self.say(&format!(
+                "ignored, now and from now on ({}): {}",
+                ignored.rule, ignored.summary
+            )),
             Record::Budget(change) => self.say(&change.summary),
             Record::Loss(loss) => self.totals.lost += loss.count,
             Record::Target(event) => match event.event {

@@ -90,6 +90,7 @@ fn main() -> io::Result<()> {
         records: BTreeMap::new(),
         recovered: 0,
         lost: BTreeMap::new(),
+        ignored: BTreeMap::new(),
     }))))
 }
 

@@ -18,7 +18,9 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde::Serialize;
 use slowburn::{
+    commands::check_config::{self, Loaded},
     detect::{Config, Detector},
+    policy::Policy,
     stream::{Flag, FlagState, Metric},
 };
 
@@ -34,6 +36,9 @@ struct Options {
     /// Write the whole records instead
     #[arg(long)]
     records: bool,
+    /// A policy
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// A flag as the corpus has it.
@@ -71,7 +76,12 @@ struct Outcome {
 fn main() -> Result<()> {
     let options = Options::parse();
     let files = files(&options.directory.join("data"))?;
-    let outcomes = run_all(&files, options.records)?;
+    let config = options
+        .config
+        .as_deref()
+        .map(check_config::read)
+        .transpose()?;
+    let outcomes = run_all(&files, options.records, config.as_ref())?;
     let mut effort = Effort::default();
     let file = File::create(&options.flags)
         .with_context(|| format!("cannot write {}", options.flags.display()))?;
@@ -109,7 +119,7 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// All cases, on as many threads as there are CPUs; in the order of the files.
-fn run_all(files: &[PathBuf], records: bool) -> Result<Vec<Outcome>> {
+fn run_all(files: &[PathBuf], records: bool, config: Option<&Loaded>) -> Result<Vec<Outcome>> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
     let work = || -> Result<()> {
@@ -118,7 +128,8 @@ fn run_all(files: &[PathBuf], records: bool) -> Result<Vec<Outcome>> {
             let Some(file) = files.get(at) else {
                 return Ok(());
             };
-            let outcome = run(file, records).with_context(|| format!("{}", file.display()))?;
+            let outcome =
+                run(file, records, config).with_context(|| format!("{}", file.display()))?;
             if let Ok(mut done) = done.lock() {
                 done.push((at, outcome));
             }
@@ -142,9 +153,10 @@ fn run_all(files: &[PathBuf], records: bool) -> Result<Vec<Outcome>> {
     Ok(done.into_iter().map(|(_, outcome)| outcome).collect())
 }
 
-fn run(file: &Path, records: bool) -> Result<Outcome> {
+fn run(file: &Path, records: bool, config: Option<&Loaded>) -> Result<Outcome> {
     let mut case = Case::open(file)?;
-    let mut detector = Detector::new(Config::default());
+    let policy = config.map_or_else(Policy::default, |config| Policy::of(&config.file));
+    let mut detector = Detector::with_policy(Config::default(), policy);
     let mut flags = Vec::new();
     let mut outcome = Outcome {
         lines: Vec::new(),
