@@ -23,16 +23,16 @@ pub mod origin {
     pub const NAME: u32 = 5;
 }
 
-/// Whether a task runs on a CPU. Stored in [`TaskRecord::on_cpu`].
+/// Whether a task runs on a CPU. Stored in [`SchedRecord::on_cpu`].
 pub mod cpu {
     /// Not seen to be switched in or out yet.
-    pub const UNKNOWN: u32 = 0;
+    pub const UNKNOWN: u8 = 0;
     /// It runs.
-    pub const ON: u32 = 1;
+    pub const ON: u8 = 1;
     /// It does not.
-    pub const OFF: u32 = 2;
+    pub const OFF: u8 = 2;
     /// It runs, and how long it had waited is not known: nobody told when that began.
-    pub const ON_UNTOLD: u32 = 3;
+    pub const ON_UNTOLD: u8 = 3;
 }
 
 /// Calls that change an address space, as indices into [`Memory::calls`].
@@ -88,15 +88,16 @@ pub const fn is_sampled(nth: u64, n: u64) -> bool {
     (mixed ^ mixed >> 31) & (n - 1) == 0
 }
 
-/// Everything kept about one task, in an array that the daemon maps into its own memory.
+/// What each wake-up and switch of a task touches, in an array that the daemon maps into its own memory: one cache line,
+/// whence the alignment, and 64 of them in a page, so that those of thousands of tasks stay within reach.
 ///
-/// A record belongs to one life of one task. Whoever makes it (the fork hook, the exec hook or the daemon)
-/// fills the identity before publishing the slot; after that each field has one writer at a time,
-/// because a task is woken and switched under its run-queue's lock and makes its own calls. Only the
-/// process-wide page counts are shared by threads, and they are exchanged atomically.
+/// The records of a task, which are this one, its [`TaskRecord`] and its [`Histogram`], lie in the same slot of three arrays
+/// and belong to one life of one task. Whoever makes them (the fork hook, the exec hook or the daemon) fills the identity
+/// before publishing the slot; after that each field has one writer at a time, because a task is woken and switched under
+/// its run-queue's lock and makes its own calls. Only the process-wide page counts are shared by threads, and they are
+/// exchanged atomically.
 #[repr(C, align(64))]
-pub struct TaskRecord {
-    // What every switch and wake-up touches: one cache line, whence the alignment.
+pub struct SchedRecord {
     /// When it last became runnable, on the monotonic clock; 0 when it is not waiting for a CPU.
     pub enqueued_ns: u64,
     /// Number of completed waits.
@@ -113,24 +114,33 @@ pub struct TaskRecord {
     pub kernel_run_count: u64,
     /// Number of times it got a CPU without having been seen to become runnable, or without having been seen to
     /// get it (some kernels leave out a switch now and then), and the kernel's own account could not tell how long
-    /// it had waited either.
-    pub unknown_count: u64,
-    /// One of [`cpu`]: a wake-up of a task that runs starts no wait.
-    pub on_cpu: u32,
-    /// 1 when the task has got another name since the record's was read.
-    pub renamed: u32,
-
+    /// it had waited either. It wraps; readers take differences.
+    pub unknown_count: u32,
     /// Thread id in the initial pid namespace.
     pub tid: u32,
+    /// One of [`cpu`]: a wake-up of a task that runs starts no wait.
+    pub on_cpu: u8,
+    /// 1 when the task has got another name since the record's was read.
+    pub renamed: u8,
+}
+
+/// Who a task is and what its calls did: what is needed when it begins, ends, executes a program or makes such a call,
+/// and once a window. See [`SchedRecord`].
+#[repr(C, align(64))]
+pub struct TaskRecord {
+    /// One of [`origin`].
+    pub origin: u32,
     /// Process id in the initial pid namespace.
     pub tgid: u32,
+    /// When the task exited, on the monotonic clock, in nanoseconds; 0 while it lives.
+    pub exit_ns: u64,
+    /// The task's name.
+    pub comm: Comm,
     /// When the task started, on the boot clock (`CLOCK_BOOTTIME`), in nanoseconds. The daemon's own
     /// entries carry the 10 ms resolution of `/proc/PID/stat`.
     pub start_boot_ns: u64,
     /// When the record was made, on the monotonic clock, in nanoseconds.
     pub born_ns: u64,
-    /// When the task exited, on the monotonic clock, in nanoseconds; 0 while it lives.
-    pub exit_ns: u64,
     /// Thread id of the task that created this one; 0 if not known.
     pub creator_tid: u32,
     /// Process id of the task that created this one; 0 if not known.
@@ -139,12 +149,6 @@ pub struct TaskRecord {
     pub process_slot: u32,
     /// Index of the service it belongs to, as the daemon numbers them.
     pub service: u32,
-    /// One of [`origin`].
-    pub origin: u32,
-    /// How often the task has executed a program since the record was made.
-    pub execs: u32,
-    /// The task's name.
-    pub comm: Comm,
 
     /// Calls on its address space that it has made, looked at or not.
     pub calls_made: u64,
@@ -155,10 +159,21 @@ pub struct TaskRecord {
     pub vm_pages: u64,
     /// Process-wide: `mm->data_vm` as last seen, in pages. Valid in the record of `process_slot`.
     pub data_pages: u64,
-
-    /// Counts of waits by [`bucket`](crate::histogram::bucket). They wrap; readers take differences.
-    pub delays: [u32; BUCKETS],
 }
+
+/// Counts of a task's waits by [`bucket`](crate::histogram::bucket). They wrap; readers take differences. From 32 ns on,
+/// the waits of one octave share a cache line. See [`SchedRecord`].
+#[repr(C, align(64))]
+pub struct Histogram(pub [u32; BUCKETS]);
+
+/// What the records of a task take, in bytes.
+pub const RECORD_BYTES: usize =
+    size_of::<SchedRecord>() + size_of::<TaskRecord>() + size_of::<Histogram>();
+
+const _: () = assert!(
+    size_of::<SchedRecord>() == 64,
+    "a switch touches one cache line of it"
+);
 
 /// State shared between the daemon and the programs, in a mapped array of one element.
 #[repr(C)]

@@ -24,7 +24,7 @@ pub struct Tracked {
     /// What the record held at the last sample.
     delay_count: u64,
     delay_sum_ns: u64,
-    unknown_count: u64,
+    unknown_count: u32,
     delays: Vec<(u16, u32)>,
     /// Waits that were found in their buckets so far.
     found: u64,
@@ -53,8 +53,8 @@ impl Tracked {
 
     /// Takes what the task did since the last call; `None` if it did nothing.
     pub fn sample(&mut self, record: Record, page_shift: u32) -> Option<Event> {
-        self.task.name = read!(record, comm);
-        let memory = self.take_memory(read!(record, memory), page_shift);
+        self.task.name = read!(record.task, comm);
+        let memory = self.take_memory(read!(record.task, memory), page_shift);
         let waited = self.has_waited(record);
         if !waited && memory.is_empty() {
             return None;
@@ -88,8 +88,8 @@ impl Tracked {
         page_shift: u32,
         asks: Option<bool>,
     ) -> (Option<Event>, bool) {
-        self.task.name = read!(record, comm);
-        let memory = self.take_memory(read!(record, memory), page_shift);
+        self.task.name = read!(record.task, comm);
+        let memory = self.take_memory(read!(record.task, memory), page_shift);
         let asks = asks.filter(|_| !self.exited);
         let mut account = None;
         match asks {
@@ -125,17 +125,20 @@ impl Tracked {
     /// Is there anything about its waits that was not taken yet? A wait is counted before its bucket is filled, so
     /// that the last reading may have come between the two.
     fn has_waited(&self, record: Record) -> bool {
-        let count = read!(record, delay_count);
+        let count = read!(record.sched, delay_count);
         count != self.delay_count
             || count != self.found
-            || read!(record, unknown_count) != self.unknown_count
+            || read!(record.sched, unknown_count) != self.unknown_count
     }
 
     fn take_delays(&mut self, record: Record) -> (Delays, Option<ThreadAccount>) {
         // The sums first, then the buckets: what is added in between shows in the next sample's sum.
-        let (count, sum_ns) = (read!(record, delay_count), read!(record, delay_sum_ns));
-        let unknown_count = read!(record, unknown_count);
-        let buckets = read!(record, delays);
+        let (count, sum_ns) = (
+            read!(record.sched, delay_count),
+            read!(record.sched, delay_sum_ns),
+        );
+        let unknown_count = read!(record.sched, unknown_count);
+        let buckets = read!(record.histogram, 0);
         let account = self.take_account(record.kernel_account());
         let counts = take_added(&buckets, &mut self.delays);
         self.found += counts.iter().map(|(_, n)| u64::from(*n)).sum::<u64>();
@@ -147,7 +150,7 @@ impl Tracked {
             counts,
             sum_ns: sum_ns.wrapping_sub(self.delay_sum_ns),
             max_ns: record.take_delay_max().max(at_least),
-            unknown: unknown_count.wrapping_sub(self.unknown_count),
+            unknown: u64::from(unknown_count.wrapping_sub(self.unknown_count)),
         };
         self.delay_count = count;
         self.delay_sum_ns = sum_ns;
@@ -198,15 +201,41 @@ mod tests {
     use std::ptr::NonNull;
 
     use proptest::prelude::*;
-    use slowburn_common::{histogram::bucket, task::TaskRecord};
+    use slowburn_common::{
+        histogram::bucket,
+        task::{Histogram, SchedRecord, TaskRecord},
+    };
 
     use super::*;
     use crate::event::Life;
 
+    /// What is kept about a task, in our own memory.
+    struct Kept {
+        sched: Box<SchedRecord>,
+        task: Box<TaskRecord>,
+        histogram: Box<Histogram>,
+    }
+
+    impl Kept {
+        fn record(&mut self) -> Record {
+            Record {
+                sched: NonNull::from(&mut *self.sched),
+                task: NonNull::from(&mut *self.task),
+                histogram: NonNull::from(&mut *self.histogram),
+            }
+        }
+    }
+
     /// A record, and who it is about; both belong to nobody.
-    fn nobody() -> (Box<TaskRecord>, Tracked) {
-        // SAFETY: every bit pattern is a valid record.
-        let record = unsafe { Box::<TaskRecord>::new_zeroed().assume_init() };
+    fn nobody() -> (Kept, Tracked) {
+        // SAFETY: every bit pattern is valid.
+        let record = unsafe {
+            Kept {
+                sched: Box::new_zeroed().assume_init(),
+                task: Box::new_zeroed().assume_init(),
+                histogram: Box::new_zeroed().assume_init(),
+            }
+        };
         let life = Life { id: 0, start_ns: 0 };
         let task = Task {
             thread: life,
@@ -217,8 +246,8 @@ mod tests {
         (record, Tracked::new(task, 0, None))
     }
 
-    fn delays_of(tracked: &mut Tracked, record: &mut TaskRecord) -> Option<Delays> {
-        match tracked.sample(Record(NonNull::from(record)), 12)? {
+    fn delays_of(tracked: &mut Tracked, kept: &mut Kept) -> Option<Delays> {
+        match tracked.sample(kept.record(), 12)? {
             Event::Sample { delays, .. } => Some(delays),
             other => panic!("{other:?}"),
         }
@@ -227,10 +256,10 @@ mod tests {
     #[test]
     fn a_wait_read_before_its_bucket_was_filled_is_found_later() {
         let (mut record, mut tracked) = nobody();
-        (record.delay_count, record.delay_sum_ns) = (1, 40);
+        (record.sched.delay_count, record.sched.delay_sum_ns) = (1, 40);
         let first = delays_of(&mut tracked, &mut record).expect("it waited");
         assert_eq!((first.counts.len(), first.sum_ns), (0, 40));
-        record.delays[bucket(40)] = 1;
+        record.histogram.0[bucket(40)] = 1;
         let second = delays_of(&mut tracked, &mut record).expect("its bucket is filled now");
         assert_eq!((second.counts.len(), second.sum_ns), (1, 0));
         assert!(
@@ -313,10 +342,10 @@ mod tests {
                         told.extend(delays_of(&mut tracked, &mut record));
                     }
                     match step {
-                        0 => record.delay_count += 1,
-                        1 => record.delay_sum_ns += wait,
-                        2 => record.delay_max_ns = record.delay_max_ns.max(wait),
-                        3 => record.delays[bucket(wait)] += 1,
+                        0 => record.sched.delay_count += 1,
+                        1 => record.sched.delay_sum_ns += wait,
+                        2 => record.sched.delay_max_ns = record.sched.delay_max_ns.max(wait),
+                        3 => record.histogram.0[bucket(wait)] += 1,
                         _ => {}
                     }
                 }
