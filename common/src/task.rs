@@ -35,6 +35,55 @@ pub mod cpu {
     pub const ON_UNTOLD: u8 = 3;
 }
 
+/// A wait of at least this many nanoseconds is long: it is booked on whoever had the CPU until it ended. Shorter ones come by
+/// the million, and are mostly the work of getting from one task to another.
+pub const LONG_WAIT_NS: u64 = 100_000;
+
+/// Long waits.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LongWaits {
+    /// How many.
+    pub count: u64,
+    /// Their sum in nanoseconds.
+    pub sum_ns: u64,
+}
+
+/// A task's long waits by who had the CPU until they ended. Those whose end was not traced are not among them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// A thread of the same process.
+    pub own: LongWaits,
+    /// The idle task.
+    pub idle: LongWaits,
+    /// Any other.
+    pub others: LongWaits,
+}
+
+/// Most pairs of a process that waited long and another one that had the CPU, between two readings.
+pub const MAX_RIVALS: u32 = 1_024;
+
+/// Who waited long, and who had the CPU until then: process ids in the initial pid namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RivalKey {
+    /// The process that waited.
+    pub waiter: u32,
+    /// The one that had the CPU.
+    pub rival: u32,
+}
+
+/// The waits of such a pair.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Rival {
+    /// The waits.
+    pub waits: LongWaits,
+    /// Name of the thread that had the CPU last.
+    pub comm: Comm,
+}
+
 /// Calls that change an address space, as indices into [`Memory::calls`].
 pub mod call {
     /// `mmap`
@@ -116,8 +165,12 @@ pub struct SchedRecord {
     /// get it (some kernels leave out a switch now and then), and the kernel's own account could not tell how long
     /// it had waited either. It wraps; readers take differences.
     pub unknown_count: u32,
+    /// Number of waits that ended on another CPU than the task had left. It wraps; readers take differences.
+    pub moved: u32,
     /// Thread id in the initial pid namespace.
     pub tid: u32,
+    /// The CPU that it left last, plus one; 0 if it was not seen to leave any.
+    pub last_cpu: u16,
     /// One of [`cpu`]: a wake-up of a task that runs starts no wait.
     pub on_cpu: u8,
     /// 1 when the task has got another name since the record's was read.
@@ -154,6 +207,9 @@ pub struct TaskRecord {
     pub calls_made: u64,
     /// What its calls did.
     pub memory: Memory,
+
+    /// Who it waited behind.
+    pub behind: Behind,
 
     /// Process-wide: `mm->total_vm` as last seen, in pages. Valid in the record of `process_slot`.
     pub vm_pages: u64,

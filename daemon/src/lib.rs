@@ -13,6 +13,7 @@ pub mod own_cost;
 pub mod pipeline;
 pub mod privileges;
 pub mod recording;
+pub mod rivals;
 pub mod scope;
 pub mod sink;
 pub mod stream;

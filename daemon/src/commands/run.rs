@@ -24,7 +24,7 @@ use crate::{
     cli::{Events, Run},
     detect::{Config, Detector},
     pipeline::Pipeline,
-    privileges,
+    privileges, rivals,
     scope::Scope,
     sink::{JsonOutput, OutputOptions, Rotation, Terminal},
     stream::{
@@ -336,6 +336,9 @@ impl<'a> Session<'a> {
         }
         let own = self.throttle.end_window(&mut self.source)?;
         self.pipeline.set_own(own);
+        let rivals = self.source.take_rivals()?;
+        let owner = |pid| self.scope.owner(pid);
+        self.pipeline.set_rivals(rivals::by_waiter(rivals, owner));
         self.process()?;
         self.scope.rescan(&mut self.source, true)?;
         self.note_output_losses(self.source.now());

@@ -6,14 +6,14 @@ use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_RB_NO_WAKEUP},
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf},
 };
 use slowburn_common::{
     Comm,
     stats::Stat,
     task::{
-        Control, Histogram, MEMBERS_PER_ELEMENT, NO_SLOT, SLOTS_PER_ELEMENT, SchedRecord,
-        TaskRecord,
+        Control, Histogram, MAX_RIVALS, MEMBERS_PER_ELEMENT, NO_SLOT, Rival, RivalKey,
+        SLOTS_PER_ELEMENT, SchedRecord, TaskRecord,
     },
 };
 
@@ -37,6 +37,11 @@ pub static RECORDS: Array<TaskRecord> = Array::with_max_entries(1024, BPF_F_MMAP
 /// Histogram of the waits of each followed task, by slot.
 #[map]
 pub static HISTOGRAMS: Array<Histogram> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
+/// Which processes had the CPU that those followed waited long for. The daemon empties it once a window; if there are more
+/// pairs than that, those whose last wait is longest ago make room.
+#[map]
+pub static RIVALS: LruHashMap<RivalKey, Rival> = LruHashMap::with_max_entries(MAX_RIVALS, 0);
 
 /// Slots that the daemon gave back after it read the record of a task that is gone.
 #[map]

@@ -9,10 +9,11 @@ use slowburn_common::{
     event::{DelayEvent, Header, kind},
     histogram,
     stats::{Stat, TIMED_SCHED},
-    task::{Histogram, NO_SLOT, SchedRecord, cpu},
+    task::{Histogram, LONG_WAIT_NS, NO_SLOT, SchedRecord, cpu},
 };
 
 use crate::{
+    behind,
     kernel::{Task, TypedTask},
     maps::{control, count, emit, histogram_in, is_member, member, record_in, sched_in, slot},
     timer::Timer,
@@ -91,11 +92,12 @@ fn switch(
     preempted: bool,
     (next_slot, next): Place,
 ) {
+    let cpu = this_cpu();
     let mut waits = false;
     if let Some(record) = &mut left {
         let prev = prev();
         waits = preempted || prev.is_runnable();
-        leaves(left_slot, record, prev);
+        leaves(left_slot, record, prev, cpu);
     }
     let since = next.as_ref().map_or(0, |record| record.enqueued_ns);
     // Half of this program's time is taking the time: who goes to sleep and leaves the CPU to a stranger needs none.
@@ -113,7 +115,7 @@ fn switch(
         record.enqueued_ns = 0;
         record.on_cpu = if since == 0 { cpu::ON_UNTOLD } else { cpu::ON };
         if since != 0 {
-            waited(next_slot, record, since, now);
+            waited(next_slot, record, cpu, since, now);
         }
     }
 }
@@ -123,7 +125,7 @@ fn switch(
 /// one in 300 switches, some of them after milliseconds of waiting). How long the task had waited before it ran is then
 /// told by the kernel's own account, which has been brought up to date when it got the CPU.
 #[inline(always)]
-pub fn leaves(slot: u32, record: &mut SchedRecord, current: TypedTask) {
+pub fn leaves(slot: u32, record: &mut SchedRecord, current: TypedTask, cpu: u16) {
     let (run_count, total) = current
         .run_account()
         .map_or((0, 0), |(count, delay_ns)| (count, kernel_delay(delay_ns)));
@@ -132,7 +134,7 @@ pub fn leaves(slot: u32, record: &mut SchedRecord, current: TypedTask) {
         if before == 0 || total < before {
             record.unknown_count += 1;
         } else {
-            book(slot, record, total - before);
+            book(slot, record, cpu, total - before);
             // There is no event to tell: when it ended and behind whom is not known.
             if let Some(control) = control()
                 && total - before >= control.slow_ns
@@ -144,6 +146,7 @@ pub fn leaves(slot: u32, record: &mut SchedRecord, current: TypedTask) {
     record.kernel_delay_ns = total;
     record.kernel_run_count = run_count;
     record.on_cpu = cpu::OFF;
+    record.last_cpu = cpu;
     if record.renamed != 0 {
         record.renamed = 0;
         if let Some(record) = record_in(slot) {
@@ -159,13 +162,16 @@ pub fn kernel_delay(run_delay_ns: u64) -> u64 {
 }
 
 #[inline(always)]
-fn waited(slot: u32, record: &mut SchedRecord, since: u64, now: u64) {
+fn waited(slot: u32, record: &mut SchedRecord, cpu: u16, since: u64, now: u64) {
     if now < since {
         count(Stat::NegativeWait);
         return;
     }
     let wait = now - since;
-    book(slot, record, wait);
+    book(slot, record, cpu, wait);
+    if wait >= LONG_WAIT_NS {
+        behind::long(slot, wait);
+    }
     if let Some(control) = control()
         && wait >= control.slow_ns
     {
@@ -173,9 +179,16 @@ fn waited(slot: u32, record: &mut SchedRecord, since: u64, now: u64) {
     }
 }
 
-/// Counts a wait.
+/// The CPU that this runs on, as [`SchedRecord::last_cpu`] has it.
 #[inline(always)]
-fn book(slot: u32, record: &mut SchedRecord, wait_ns: u64) {
+pub fn this_cpu() -> u16 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_get_smp_processor_id() as u16 + 1 }
+}
+
+/// Counts a wait that ended on this CPU.
+#[inline(always)]
+fn book(slot: u32, record: &mut SchedRecord, cpu: u16, wait_ns: u64) {
     record.delay_count += 1;
     record.delay_sum_ns += wait_ns;
     if wait_ns > record.delay_max_ns {
@@ -187,6 +200,10 @@ fn book(slot: u32, record: &mut SchedRecord, wait_ns: u64) {
         && let Some(Histogram(counts)) = histogram_in(slot)
     {
         counts[bucket] = counts[bucket].wrapping_add(1);
+    }
+    // Last, so that whoever reads this first finds no more moves than waits.
+    if record.last_cpu != 0 && record.last_cpu != cpu {
+        record.moved = record.moved.wrapping_add(1);
     }
 }
 

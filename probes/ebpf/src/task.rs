@@ -145,7 +145,7 @@ fn ended(current: TypedTask, tid: u32) {
     };
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    sched::leaves(slot, sched, current);
+    sched::leaves(slot, sched, current, sched::this_cpu());
     record.exit_ns = now;
     emit(
         Header {

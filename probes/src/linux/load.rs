@@ -18,6 +18,7 @@ use super::{
     error::ProbeError,
     hooks::{self, Family, Hooked, Hooks, Need, Preference},
     offsets::Offsets,
+    rivals::Rivals,
     seed::map_io,
     skipped::Skipped,
     source::Options,
@@ -50,6 +51,8 @@ pub struct Loaded {
     pub followed_cgroups: HashMap<MapData, u64, u32>,
     /// Program names to services.
     pub followed_names: HashMap<MapData, Comm, u32>,
+    /// Who was waited behind.
+    pub rivals: Rivals,
     /// Mapped tables.
     pub tables: Tables,
     /// What was chosen.
@@ -101,6 +104,7 @@ pub fn load(options: &Options) -> Result<Loaded, ProbeError> {
         stats: take(&mut ebpf, "STATS")?,
         followed_cgroups: take(&mut ebpf, "FOLLOWED_CGROUPS")?,
         followed_names: take(&mut ebpf, "FOLLOWED_NAMES")?,
+        rivals: take(&mut ebpf, "RIVALS")?,
         skipped: Skipped::of(&ebpf),
         costs: Costs::new(entry_ns),
         ebpf,

@@ -15,12 +15,15 @@ use super::{
     hooks::{Hooks, Preference},
     load::{Loaded, load, map_error},
     rehook::Coverage,
+    rivals,
     seed::{self, map_io},
     tables::{Pages, Record, read},
     tracked::Tracked,
     wire::Wire,
 };
-use crate::event::{Call, Class, Event, Life, MemoryFlow, Origin, Standing, Task, ThreadAccount};
+use crate::event::{
+    Call, Class, Event, Life, MemoryFlow, Origin, Rival, Standing, Task, ThreadAccount,
+};
 
 /// Most events taken from the ring buffer in one go: some 2 MB, whatever the size of the ring.
 const DRAIN_LIMIT: usize = 8_192;
@@ -184,6 +187,14 @@ impl Source {
             table.insert(id, service, 0).map_err(full)?;
         }
         Ok(())
+    }
+
+    /// Takes which processes had the CPU that followed ones waited long for, since the last call.
+    ///
+    /// # Errors
+    /// If the kernel refuses to tell.
+    pub fn take_rivals(&mut self) -> Result<Vec<Rival>, ProbeError> {
+        rivals::take(&mut self.kernel.rivals)
     }
 
     /// Counts a process that should have been followed and found no room.

@@ -376,7 +376,7 @@ impl Record {
         }
     }
 
-    /// Forgets whether and since when the task waits. What it waited before its next switch is then not known.
+    /// Forgets whether and since when the task waits, and where it ran. What it waited before its next switch is then not known.
     pub fn forget_wait(self) {
         let record = self.sched.as_ptr();
         // SAFETY: as in `read!`; the programs that use these fields are off their hooks, but for those on the end of a
@@ -385,6 +385,7 @@ impl Record {
             (&raw mut (*record).enqueued_ns).write_volatile(0);
             (&raw mut (*record).on_cpu).write_volatile(cpu::UNKNOWN);
             (&raw mut (*record).kernel_delay_ns).write_volatile(0);
+            (&raw mut (*record).last_cpu).write_volatile(0);
         }
     }
 

@@ -4,7 +4,7 @@ use std::mem;
 
 use slowburn_common::{
     histogram::{BUCKETS, lowest},
-    task::Memory,
+    task::{Behind, LongWaits, Memory},
 };
 
 use super::{
@@ -26,6 +26,10 @@ pub struct Tracked {
     delay_sum_ns: u64,
     unknown_count: u32,
     delays: Vec<(u16, u32)>,
+    /// Of these, what was told.
+    moved: u32,
+    /// Nothing as long as no wait was long.
+    behind: Option<Box<Behind>>,
     /// Waits that were found in their buckets so far.
     found: u64,
     /// Nothing as long as it has made no call.
@@ -45,6 +49,8 @@ impl Tracked {
             delay_sum_ns: 0,
             unknown_count: 0,
             delays: Vec::new(),
+            moved: 0,
+            behind: None,
             found: 0,
             memory: None,
             account,
@@ -132,6 +138,8 @@ impl Tracked {
     }
 
     fn take_delays(&mut self, record: Record) -> (Delays, Option<ThreadAccount>) {
+        // Booked last, and read first.
+        let (moved, behind) = (read!(record.sched, moved), read!(record.task, behind));
         // The sums first, then the buckets: what is added in between shows in the next sample's sum.
         let (count, sum_ns) = (
             read!(record.sched, delay_count),
@@ -141,22 +149,64 @@ impl Tracked {
         let buckets = read!(record.histogram, 0);
         let account = self.take_account(record.kernel_account());
         let counts = take_added(&buckets, &mut self.delays);
-        self.found += counts.iter().map(|(_, n)| u64::from(*n)).sum::<u64>();
+        let found = counts.iter().map(|(_, n)| u64::from(*n)).sum::<u64>();
+        self.found += found;
+        let sum_ns_now = sum_ns.wrapping_sub(self.delay_sum_ns);
         // The longest wait may have been taken with the last sample although its bucket was not filled yet.
         let at_least = counts
             .last()
             .map_or(0, |(bucket, _)| lowest(*bucket as usize));
         let delays = Delays {
             counts,
-            sum_ns: sum_ns.wrapping_sub(self.delay_sum_ns),
+            sum_ns: sum_ns_now,
             max_ns: record.take_delay_max().max(at_least),
             unknown: u64::from(unknown_count.wrapping_sub(self.unknown_count)),
+            moved: self.take_moved(moved, found),
+            behind: self.take_behind(&behind, found, sum_ns_now),
         };
         self.delay_count = count;
         self.delay_sum_ns = sum_ns;
         self.unknown_count = unknown_count;
         (delays, account)
     }
+
+    /// What was added to the moves, of so many waits at most. They are booked after the wait and read before it, so that there
+    /// is never one without a wait, but that may have been in the last sample already. It is then told with the next wait.
+    fn take_moved(&mut self, now: u32, waits: u64) -> u64 {
+        let added = u64::from(now.wrapping_sub(self.moved)).min(waits);
+        self.moved = self.moved.wrapping_add(added as u32);
+        added
+    }
+
+    /// What was added to the long waits, likewise.
+    fn take_behind(&mut self, now: &Behind, waits: u64, sum_ns: u64) -> Behind {
+        if *now == Behind::default() {
+            return Behind::default();
+        }
+        let told = self.behind.get_or_insert_default();
+        let mut room = LongWaits {
+            count: waits,
+            sum_ns,
+        };
+        Behind {
+            own: take_long(&mut told.own, now.own, &mut room),
+            idle: take_long(&mut told.idle, now.idle, &mut room),
+            others: take_long(&mut told.others, now.others, &mut room),
+        }
+    }
+}
+
+/// What was added to long waits since these were told, and tells it, in so far as there is room.
+fn take_long(told: &mut LongWaits, now: LongWaits, room: &mut LongWaits) -> LongWaits {
+    let taken = LongWaits {
+        count: now.count.wrapping_sub(told.count).min(room.count),
+        sum_ns: now.sum_ns.wrapping_sub(told.sum_ns).min(room.sum_ns),
+    };
+    told.count = told.count.wrapping_add(taken.count);
+    told.sum_ns = told.sum_ns.wrapping_add(taken.sum_ns);
+    room.count -= taken.count;
+    room.sum_ns -= taken.sum_ns;
+    taken
 }
 
 /// What was added to a histogram since these counts were taken of it. They are then those of now: ascending, and of every
@@ -365,6 +415,51 @@ mod tests {
             prop_assert_eq!(sum, waits.iter().map(|(wait, _)| wait).sum::<u64>());
             let max = told.iter().map(|delays| delays.max_ns).max();
             prop_assert_eq!(max, waits.iter().map(|(wait, _)| *wait).max());
+        }
+
+        /// Moves and long waits are booked after the wait; whenever they are read, a sample tells no more of them than its waits
+        /// allow, and nothing is told twice or never.
+        #[test]
+        fn no_more_is_behind_than_waited(waits in prop::collection::vec((0..1_000_000_u64, 0..64_u8, 0..4_u8), 1..50)) {
+            let (mut record, mut tracked) = nobody();
+            let mut told = Vec::new();
+            // The last one, behind nobody, is read when it is whole.
+            for &(wait, reads, kind) in waits.iter().chain([&(1 << 32, 0, 4)]) {
+                for step in 0..6 {
+                    if reads & 1 << step != 0 {
+                        told.extend(delays_of(&mut tracked, &mut record));
+                    }
+                    let behind = &mut record.task.behind;
+                    let long = [&mut behind.own, &mut behind.idle, &mut behind.others];
+                    match step {
+                        0 => record.sched.delay_count += 1,
+                        1 => record.sched.delay_sum_ns += wait,
+                        2 => record.histogram.0[bucket(wait)] += 1,
+                        3 => record.sched.moved += u32::from(kind & 1),
+                        4 => for part in long.into_iter().skip(kind.into()).take(1) {
+                            part.count += 1;
+                            part.sum_ns += wait;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            told.extend(delays_of(&mut tracked, &mut record));
+            let mut sums = Behind::default();
+            for delays in &told {
+                let parts = [delays.behind.own, delays.behind.idle, delays.behind.others];
+                let waits: u64 = delays.counts.iter().map(|(_, n)| u64::from(*n)).sum();
+                prop_assert!(parts.iter().map(|part| part.count).sum::<u64>() <= waits);
+                prop_assert!(parts.iter().map(|part| part.sum_ns).sum::<u64>() <= delays.sum_ns);
+                prop_assert!(delays.moved <= waits);
+                for (sum, part) in [&mut sums.own, &mut sums.idle, &mut sums.others].into_iter().zip(parts) {
+                    sum.count += part.count;
+                    sum.sum_ns += part.sum_ns;
+                }
+            }
+            prop_assert_eq!(sums, record.task.behind);
+            let moved: u64 = told.iter().map(|delays| delays.moved).sum();
+            prop_assert_eq!(moved, u64::from(record.sched.moved));
         }
 
         /// Whenever the record is read, the changes between the readings add up to all that happened.
