@@ -23,16 +23,65 @@ pub mod origin {
     pub const NAME: u32 = 5;
 }
 
-/// Whether a task runs on a CPU. Stored in [`TaskRecord::on_cpu`].
+/// Whether a task runs on a CPU. Stored in [`SchedRecord::on_cpu`].
 pub mod cpu {
     /// Not seen to be switched in or out yet.
-    pub const UNKNOWN: u32 = 0;
+    pub const UNKNOWN: u8 = 0;
     /// It runs.
-    pub const ON: u32 = 1;
+    pub const ON: u8 = 1;
     /// It does not.
-    pub const OFF: u32 = 2;
+    pub const OFF: u8 = 2;
     /// It runs, and how long it had waited is not known: nobody told when that began.
-    pub const ON_UNTOLD: u32 = 3;
+    pub const ON_UNTOLD: u8 = 3;
+}
+
+/// A wait of at least this many nanoseconds is long: it is booked on whoever had the CPU until it ended. Shorter ones come by
+/// the million, and are mostly the work of getting from one task to another.
+pub const LONG_WAIT_NS: u64 = 100_000;
+
+/// Long waits.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LongWaits {
+    /// How many.
+    pub count: u64,
+    /// Their sum in nanoseconds.
+    pub sum_ns: u64,
+}
+
+/// A task's long waits by who had the CPU until they ended. Those whose end was not traced are not among them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// A thread of the same process.
+    pub own: LongWaits,
+    /// The idle task.
+    pub idle: LongWaits,
+    /// Any other.
+    pub others: LongWaits,
+}
+
+/// Most pairs of a process that waited long and another one that had the CPU, between two readings.
+pub const MAX_RIVALS: u32 = 1_024;
+
+/// Who waited long, and who had the CPU until then: process ids in the initial pid namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RivalKey {
+    /// The process that waited.
+    pub waiter: u32,
+    /// The one that had the CPU.
+    pub rival: u32,
+}
+
+/// The waits of such a pair.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Rival {
+    /// The waits.
+    pub waits: LongWaits,
+    /// Name of the thread that had the CPU last.
+    pub comm: Comm,
 }
 
 /// Calls that change an address space, as indices into [`Memory::calls`].
@@ -88,15 +137,16 @@ pub const fn is_sampled(nth: u64, n: u64) -> bool {
     (mixed ^ mixed >> 31) & (n - 1) == 0
 }
 
-/// Everything kept about one task, in an array that the daemon maps into its own memory.
+/// What each wake-up and switch of a task touches, in an array that the daemon maps into its own memory: one cache line,
+/// whence the alignment, and 64 of them in a page, so that those of thousands of tasks stay within reach.
 ///
-/// A record belongs to one life of one task. Whoever makes it (the fork hook, the exec hook or the daemon)
-/// fills the identity before publishing the slot; after that each field has one writer at a time,
-/// because a task is woken and switched under its run-queue's lock and makes its own calls. Only the
-/// process-wide page counts are shared by threads, and they are exchanged atomically.
+/// The records of a task, which are this one, its [`TaskRecord`] and its [`Histogram`], lie in the same slot of three arrays
+/// and belong to one life of one task. Whoever makes them (the fork hook, the exec hook or the daemon) fills the identity
+/// before publishing the slot; after that each field has one writer at a time, because a task is woken and switched under
+/// its run-queue's lock and makes its own calls. Only the process-wide page counts are shared by threads, and they are
+/// exchanged atomically.
 #[repr(C, align(64))]
-pub struct TaskRecord {
-    // What every switch and wake-up touches: one cache line, whence the alignment.
+pub struct SchedRecord {
     /// When it last became runnable, on the monotonic clock; 0 when it is not waiting for a CPU.
     pub enqueued_ns: u64,
     /// Number of completed waits.
@@ -113,24 +163,37 @@ pub struct TaskRecord {
     pub kernel_run_count: u64,
     /// Number of times it got a CPU without having been seen to become runnable, or without having been seen to
     /// get it (some kernels leave out a switch now and then), and the kernel's own account could not tell how long
-    /// it had waited either.
-    pub unknown_count: u64,
-    /// One of [`cpu`]: a wake-up of a task that runs starts no wait.
-    pub on_cpu: u32,
-    /// 1 when the task has got another name since the record's was read.
-    pub renamed: u32,
-
+    /// it had waited either. It wraps; readers take differences.
+    pub unknown_count: u32,
+    /// Number of waits that ended on another CPU than the task had left. It wraps; readers take differences.
+    pub moved: u32,
     /// Thread id in the initial pid namespace.
     pub tid: u32,
+    /// The CPU that it left last, plus one; 0 if it was not seen to leave any.
+    pub last_cpu: u16,
+    /// One of [`cpu`]: a wake-up of a task that runs starts no wait.
+    pub on_cpu: u8,
+    /// 1 when the task has got another name since the record's was read.
+    pub renamed: u8,
+}
+
+/// Who a task is and what its calls did: what is needed when it begins, ends, executes a program or makes such a call,
+/// and once a window. See [`SchedRecord`].
+#[repr(C, align(64))]
+pub struct TaskRecord {
+    /// One of [`origin`].
+    pub origin: u32,
     /// Process id in the initial pid namespace.
     pub tgid: u32,
+    /// When the task exited, on the monotonic clock, in nanoseconds; 0 while it lives.
+    pub exit_ns: u64,
+    /// The task's name.
+    pub comm: Comm,
     /// When the task started, on the boot clock (`CLOCK_BOOTTIME`), in nanoseconds. The daemon's own
     /// entries carry the 10 ms resolution of `/proc/PID/stat`.
     pub start_boot_ns: u64,
     /// When the record was made, on the monotonic clock, in nanoseconds.
     pub born_ns: u64,
-    /// When the task exited, on the monotonic clock, in nanoseconds; 0 while it lives.
-    pub exit_ns: u64,
     /// Thread id of the task that created this one; 0 if not known.
     pub creator_tid: u32,
     /// Process id of the task that created this one; 0 if not known.
@@ -139,26 +202,34 @@ pub struct TaskRecord {
     pub process_slot: u32,
     /// Index of the service it belongs to, as the daemon numbers them.
     pub service: u32,
-    /// One of [`origin`].
-    pub origin: u32,
-    /// How often the task has executed a program since the record was made.
-    pub execs: u32,
-    /// The task's name.
-    pub comm: Comm,
 
     /// Calls on its address space that it has made, looked at or not.
     pub calls_made: u64,
     /// What its calls did.
     pub memory: Memory,
 
+    /// Who it waited behind.
+    pub behind: Behind,
+
     /// Process-wide: `mm->total_vm` as last seen, in pages. Valid in the record of `process_slot`.
     pub vm_pages: u64,
     /// Process-wide: `mm->data_vm` as last seen, in pages. Valid in the record of `process_slot`.
     pub data_pages: u64,
-
-    /// Counts of waits by [`bucket`](crate::histogram::bucket). They wrap; readers take differences.
-    pub delays: [u32; BUCKETS],
 }
+
+/// Counts of a task's waits by [`bucket`](crate::histogram::bucket). They wrap; readers take differences. From 32 ns on,
+/// the waits of one octave share a cache line. See [`SchedRecord`].
+#[repr(C, align(64))]
+pub struct Histogram(pub [u32; BUCKETS]);
+
+/// What the records of a task take, in bytes.
+pub const RECORD_BYTES: usize =
+    size_of::<SchedRecord>() + size_of::<TaskRecord>() + size_of::<Histogram>();
+
+const _: () = assert!(
+    size_of::<SchedRecord>() == 64,
+    "a switch touches one cache line of it"
+);
 
 /// State shared between the daemon and the programs, in a mapped array of one element.
 #[repr(C)]

@@ -8,10 +8,13 @@ use hdrhistogram::{
     Histogram,
     serialization::{Serializer, V2Serializer},
 };
-use slowburn_common::histogram::{HIGHEST, SIGNIFICANT_DIGITS, lowest};
+use slowburn_common::{
+    histogram::{HIGHEST, SIGNIFICANT_DIGITS, lowest},
+    task,
+};
 use slowburn_probes::event::Delays;
 
-use crate::stream::DelaySummary;
+use crate::stream::{Behind, DelaySummary, LongWaits};
 
 /// Counts of waits by bucket, with their sum and maximum. Only buckets in use take memory: a thread's
 /// waits fall into some tens of the hundreds, and there may be thousands of threads.
@@ -23,6 +26,9 @@ pub struct DelayCounts {
     sum_ns: u64,
     max_ns: u64,
     unknown: u64,
+    moved: u64,
+    /// Few threads wait long.
+    behind: Option<Box<task::Behind>>,
 }
 
 impl DelayCounts {
@@ -48,11 +54,35 @@ impl DelayCounts {
         self.sum_ns += delays.sum_ns;
         self.max_ns = self.max_ns.max(delays.max_ns);
         self.unknown += delays.unknown;
+        self.moved += delays.moved;
+        if delays.behind != task::Behind::default() {
+            let sums = self.behind.get_or_insert_default();
+            add_long(&mut sums.own, delays.behind.own);
+            add_long(&mut sums.idle, delays.behind.idle);
+            add_long(&mut sums.others, delays.behind.others);
+        }
     }
 
     /// Is there nothing to tell? A wait may be summed up in one window and counted in the next, or the other way round.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+fn add_long(sum: &mut task::LongWaits, more: task::LongWaits) {
+    sum.count += more.count;
+    sum.sum_ns += more.sum_ns;
+}
+
+fn behind(sums: &task::Behind) -> Behind {
+    let told = |sum: task::LongWaits| LongWaits {
+        count: sum.count,
+        sum_ns: sum.sum_ns,
+    };
+    Behind {
+        own: told(sums.own),
+        idle: told(sums.idle),
+        others: told(sums.others),
     }
 }
 
@@ -101,6 +131,8 @@ impl Summariser {
         if delays.count == 0 {
             return summary;
         }
+        summary.moved = Some(delays.moved);
+        summary.behind = delays.behind.as_deref().map(behind);
         self.histogram.reset();
         for &(bucket, count) in &delays.counts {
             // Every bucket of the kernel side lies within the bounds.
@@ -178,7 +210,7 @@ mod tests {
                 counts: vec![(bucket(value) as u16, 1)],
                 sum_ns: value,
                 max_ns: value,
-                unknown: 0,
+                ..Delays::default()
             });
         }
         counts
@@ -210,6 +242,7 @@ mod tests {
             sum_ns: values.iter().sum(),
             max_ns: values.iter().copied().max().unwrap_or(0),
             unknown: values.len() as u64 % 3,
+            ..Delays::default()
         }
     }
 
@@ -267,7 +300,7 @@ mod tests {
             counts in prop::collection::btree_map(0..BUCKETS as u16, 1..=u32::MAX, 1..20),
         ) {
             let counts: Vec<_> = counts.into_iter().collect();
-            let sample = Delays { counts: counts.clone(), sum_ns: 1, max_ns: u64::MAX, unknown: 0 };
+            let sample = Delays { counts: counts.clone(), sum_ns: 1, max_ns: u64::MAX, ..Delays::default() };
             let summary = summary(&[sample]);
             let read = read_back(&summary);
             prop_assert_eq!(read.len(), summary.count);

@@ -17,6 +17,7 @@ pub mod pipeline;
 pub mod policy;
 pub mod privileges;
 pub mod recording;
+pub mod rivals;
 pub mod scope;
 pub mod sink;
 pub mod stream;

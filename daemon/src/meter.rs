@@ -15,8 +15,8 @@ use slowburn_probes::event::{
 use crate::{
     histogram::{DelayCounts, Summariser},
     stream::{
-        DelaySummary, KernelSummary, MemorySummary, Moment, OwnSummary, ProcessId, Scope, ThreadId,
-        ThreadSummary, Window,
+        DelaySummary, KernelSummary, MemorySummary, Moment, OwnSummary, ProcessId, Rival, Scope,
+        ThreadId, ThreadSummary, Window,
     },
 };
 
@@ -86,6 +86,8 @@ pub struct Meter {
     brief: usize,
     /// Those of them that found no room.
     refused: u64,
+    /// By the id of the process that waited.
+    rivals: HashMap<u32, Vec<Rival>>,
     summariser: Summariser,
 }
 
@@ -219,6 +221,11 @@ impl Meter {
         self.own = Some(own);
     }
 
+    /// Behind whom the processes with these ids waited in the current window.
+    pub fn set_rivals(&mut self, rivals: HashMap<u32, Vec<Rival>>) {
+        self.rivals = rivals;
+    }
+
     fn sample(
         &mut self,
         task: &Task,
@@ -279,7 +286,7 @@ impl Meter {
         let mut threads = mem::take(&mut self.threads).into_values().peekable();
         let mut processes: Vec<_> = self.processes.keys().copied().collect();
         processes.sort_unstable();
-        for life in processes {
+        for (n, &life) in processes.iter().enumerate() {
             let common = Common {
                 ts: Moment(ts),
                 period_ns,
@@ -294,7 +301,13 @@ impl Meter {
                 continue;
             };
             let id = process_id(life, process.service, services);
-            out(process.window(id.clone(), &common, &mut self.summariser));
+            let mut window = process.window(id.clone(), &common, &mut self.summariser);
+            // Of two with the same id, it is the later one that is there when this is read.
+            let is_last = processes.get(n + 1).is_none_or(|next| next.id != life.id);
+            if let Some(delay) = window.delay.as_mut().filter(|_| is_last) {
+                delay.rivals = self.rivals.remove(&life.id).unwrap_or_default();
+            }
+            out(window);
             if process.live == 0 {
                 self.processes.remove(&life);
             }
@@ -309,6 +322,7 @@ impl Meter {
         self.ring_lost = 0;
         self.gap = Gap::default();
         self.own = None;
+        self.rivals.clear();
         self.brief = 0;
     }
 }
@@ -506,7 +520,7 @@ mod tests {
                 counts: vec![(10, waits)],
                 sum_ns: u64::from(waits) * 10,
                 max_ns: 10,
-                unknown: 0,
+                ..Delays::default()
             },
             account: Some(ThreadAccount {
                 run_delay_ns: u64::from(waits) * 10,
@@ -724,6 +738,7 @@ mod tests {
                         sum_ns: n as u64,
                         max_ns: n as u64,
                         unknown: *unknown,
+                        ..Delays::default()
                     },
                     account: None,
                 });

@@ -1,6 +1,6 @@
 //! From events to records: the way from a source to the sinks, the same live and on replay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use slowburn_probes::event::{Call, Event, Origin, Task, name_of};
 
@@ -10,6 +10,7 @@ use crate::{
     meter::{Meter, Turn, process_id, thread_id},
     stream::{
         Culprit, Delay, Flag, Incident, Loss, LossClass, Mapping, Moment, OwnSummary, Record,
+        Rival,
         TargetEvent, TargetEventKind, Thread, ThreadEventKind, Window,
     },
 };
@@ -123,6 +124,11 @@ impl Pipeline {
     /// What slowburn itself used in the current window.
     pub fn set_own(&mut self, own: OwnSummary) {
         self.meter.set_own(own);
+    }
+
+    /// Behind whom the processes with these ids waited in the current window.
+    pub fn set_rivals(&mut self, rivals: HashMap<u32, Vec<Rival>>) {
+        self.meter.set_rivals(rivals);
     }
 
     /// Takes a window of a recording, as [`Event::WindowEnd`] makes them live, and passes on what the detector says to it.

@@ -14,7 +14,8 @@ use std::{
 use slowburn_probes::linux::{ProbeError, Source};
 
 use crate::attach::{
-    AttachError, CgroupWatch, Host, Look, Rule, Service, Target, begun, find, nurseries, poll,
+    AttachError, CgroupWatch, Host, Look, Rule, Service, Target, begun, find, nurseries, owner,
+    poll,
 };
 
 /// Rounds of looking for new members until none is found: one that forks while it is not followed yet
@@ -171,6 +172,11 @@ impl Scope {
             }
         }
         Ok(new)
+    }
+
+    /// What any process is part of, by its cgroup.
+    pub fn owner(&self, pid: u32) -> Option<String> {
+        owner(&self.host, pid)
     }
 
     /// A process that is not followed has executed a program.

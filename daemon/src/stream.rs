@@ -714,7 +714,7 @@ pub struct DelaySummary {
     /// Who had the CPU until the long ones ended; absent if there were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind: Option<Behind>,
-    /// In windows of processes: the other processes that most of the time of long waits was spent behind, most first.
+    /// In windows of processes: up to five other processes that most of the time of long waits was spent behind, most first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rivals: Vec<Rival>,
 }
@@ -739,7 +739,7 @@ pub struct LongWaits {
     pub sum_ns: u64,
 }
 
-/// A process that had a CPU for which another one waited.
+/// A process that had the CPU until long waits of another one ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rival {
     /// Its id.

@@ -3,7 +3,10 @@
 //! Times (`ts`) are nanoseconds since the Unix epoch; a source converts its own clock once, so that
 //! nobody after it needs to read one.
 
-use slowburn_common::{Comm, task::call};
+use slowburn_common::{
+    Comm,
+    task::{Behind, LongWaits, call},
+};
 
 /// Identity of a task or process. An id alone is not one: ids are recycled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -138,6 +141,24 @@ pub struct Delays {
     pub max_ns: u64,
     /// Times it got a CPU although it was not seen to become runnable; not among the counts.
     pub unknown: u64,
+    /// Waits that ended on another CPU than the task had left.
+    pub moved: u64,
+    /// Long waits, by who had the CPU until they ended: no more than there are among the counts, and no longer ones than in
+    /// the sum.
+    pub behind: Behind,
+}
+
+/// A process that had the CPU until long waits of another one ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rival {
+    /// Id of the process that waited.
+    pub waiter: u32,
+    /// Id of the one that had the CPU.
+    pub process: u32,
+    /// Name of its thread that had it last.
+    pub name: Comm,
+    /// The waits.
+    pub waits: LongWaits,
 }
 
 /// What the kernel itself says about a thread, as the change over a period.

@@ -5,6 +5,7 @@ mod containers;
 mod fixture;
 mod live;
 mod names;
+mod owners;
 mod pids;
 mod units;
 

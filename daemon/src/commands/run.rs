@@ -26,7 +26,7 @@ use crate::{
     detect::{Config, Detector},
     pipeline::Pipeline,
     policy::Policy,
-    privileges,
+    privileges, rivals,
     scope::Scope,
     sink::{JsonOutput, OutputOptions, Rotation, Terminal},
     stream::{
@@ -359,6 +359,9 @@ impl<'a> Session<'a> {
         }
         let own = self.throttle.end_window(&mut self.source)?;
         self.pipeline.set_own(own);
+        let rivals = self.source.take_rivals()?;
+        let owner = |pid| self.scope.owner(pid);
+        self.pipeline.set_rivals(rivals::by_waiter(rivals, owner));
         self.process()?;
         self.scope.rescan(&mut self.source, true)?;
         self.note_output_losses(self.source.now());

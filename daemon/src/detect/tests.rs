@@ -227,7 +227,7 @@ fn waits(summariser: &mut Summariser, ns: u64, count: u32) -> DelaySummary {
         counts: vec![(bucket(ns) as u16, count)],
         sum_ns: ns * u64::from(count),
         max_ns: ns,
-        unknown: 0,
+        ..Delays::default()
     });
     summariser.summarise(&counts)
 }

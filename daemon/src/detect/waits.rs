@@ -271,7 +271,7 @@ mod tests {
                 .collect(),
             sum_ns: 1,
             max_ns: u64::MAX,
-            unknown: 0,
+            ..Delays::default()
         });
         Summariser::default().summarise(&sum)
     }

@@ -2,7 +2,7 @@
 //!
 //! The compiler's BPF target declares no atomic read-modify-write, although the kernel has had the
 //! instructions since 5.12. They are written out here. Each is fully ordered, as the kernel defines
-//! those that return the old value; `or` and `and` promise no order, and none is needed for a bit.
+//! those that return the old value; `or`, `and` and `add` promise no order, and none is needed for a bit or a sum.
 
 use core::arch::asm;
 
@@ -24,6 +24,18 @@ pub unsafe fn or(word: *mut u64, bits: u64) {
 pub unsafe fn and(word: *mut u64, bits: u64) {
     // SAFETY: as in `or`.
     unsafe { asm!("lock *(u64 *)({word} + 0) &= {bits}", word = in(reg) word, bits = in(reg) bits) }
+}
+
+/// Adds to a word.
+///
+/// # Safety
+/// As [`or`].
+#[inline(always)]
+pub unsafe fn add(word: *mut u64, addend: u64) {
+    // SAFETY: as in `or`.
+    unsafe {
+        asm!("lock *(u64 *)({word} + 0) += {addend}", word = in(reg) word, addend = in(reg) addend)
+    }
 }
 
 /// Stores a value and returns the one before.

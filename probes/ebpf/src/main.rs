@@ -2,7 +2,7 @@
 //!
 //! Each hook exists in several forms, best first, and the daemon loads the first that the running
 //! kernel accepts. The forms differ in how they get at their arguments, here; what they do is in
-//! `sched`, `task` and `memory`.
+//! `sched` (with `behind`), `task` and `memory`.
 //!
 //! Scheduler and task hooks: `btf_*` (`tp_btf`, fields read directly), `raw_*` (raw tracepoint,
 //! fields read by helper), `tp_*` (classic tracepoint, fields from its record).
@@ -13,6 +13,7 @@
 #![feature(asm_experimental_arch)]
 
 mod atomic;
+mod behind;
 mod kernel;
 mod maps;
 mod memory;

@@ -6,12 +6,15 @@ use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_RB_NO_WAKEUP},
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf},
 };
 use slowburn_common::{
     Comm,
     stats::Stat,
-    task::{Control, MEMBERS_PER_ELEMENT, SLOTS_PER_ELEMENT, TaskRecord},
+    task::{
+        Control, Histogram, MAX_RIVALS, MEMBERS_PER_ELEMENT, NO_SLOT, Rival, RivalKey,
+        SLOTS_PER_ELEMENT, SchedRecord, TaskRecord,
+    },
 };
 
 /// One bit per thread id: is it one of ours? The first and, for most tasks of a host, the only question.
@@ -23,9 +26,22 @@ pub static MEMBERS: Array<u64> = Array::with_max_entries(512, BPF_F_MMAPABLE);
 pub static SLOTS: Array<[u32; SLOTS_PER_ELEMENT as usize]> =
     Array::with_max_entries(2048, BPF_F_MMAPABLE);
 
-/// One record per followed task.
+/// What wake-ups and switches touch of each followed task, by slot.
+#[map]
+pub static SCHED: Array<SchedRecord> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
+/// Who each followed task is and what its calls did, by slot.
 #[map]
 pub static RECORDS: Array<TaskRecord> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
+/// Histogram of the waits of each followed task, by slot.
+#[map]
+pub static HISTOGRAMS: Array<Histogram> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
+/// Which processes had the CPU that those followed waited long for. The daemon empties it once a window; if there are more
+/// pairs than that, those whose last wait is longest ago make room.
+#[map]
+pub static RIVALS: LruHashMap<RivalKey, Rival> = LruHashMap::with_max_entries(MAX_RIVALS, 0);
 
 /// Slots that the daemon gave back after it read the record of a task that is gone.
 #[map]
@@ -139,28 +155,53 @@ pub fn slot_of(tid: u32) -> Option<*mut u32> {
     })
 }
 
-/// The record in a slot; none for [`slowburn_common::task::NO_SLOT`].
+/// The slot of a thread id; [`NO_SLOT`] if it is not followed.
+#[inline(always)]
+pub fn slot(tid: u32) -> u32 {
+    if is_member(tid) { member(tid) } else { NO_SLOT }
+}
+
+/// The slot of a thread id that is followed; [`NO_SLOT`] if it was until just now.
+#[inline(always)]
+pub fn member(tid: u32) -> u32 {
+    // SAFETY: the pointer comes from a successful lookup.
+    slot_of(tid).map_or(NO_SLOT, |slot| unsafe { *slot })
+}
+
+/// The record in a slot; none for [`NO_SLOT`].
 #[inline(always)]
 pub fn record_in(slot: u32) -> Option<&'static mut TaskRecord> {
-    if slot == slowburn_common::task::NO_SLOT {
+    if slot == NO_SLOT {
         return None;
     }
     let record = RECORDS.get_ptr_mut(slot)?;
-    // SAFETY: array elements live as long as the map. See `TaskRecord` for who may write which field.
+    // SAFETY: array elements live as long as the map. See `SchedRecord` for who may write which field.
     Some(unsafe { &mut *record })
 }
 
 /// The record of a thread id, if it is followed.
 #[inline(always)]
 pub fn record_of(tid: u32) -> Option<&'static mut TaskRecord> {
-    if is_member(tid) { member(tid) } else { None }
+    record_in(slot(tid))
 }
 
-/// The record of a thread id that is followed. None if it was until just now.
+/// What wake-ups and switches touch of the task in a slot; none for [`NO_SLOT`].
 #[inline(always)]
-pub fn member(tid: u32) -> Option<&'static mut TaskRecord> {
-    // SAFETY: the pointer comes from a successful lookup.
-    record_in(unsafe { *slot_of(tid)? })
+pub fn sched_in(slot: u32) -> Option<&'static mut SchedRecord> {
+    if slot == NO_SLOT {
+        return None;
+    }
+    let record = SCHED.get_ptr_mut(slot)?;
+    // SAFETY: as in `record_in`.
+    Some(unsafe { &mut *record })
+}
+
+/// The histogram of the task in a slot.
+#[inline(always)]
+pub fn histogram_in(slot: u32) -> Option<&'static mut Histogram> {
+    let histogram = HISTOGRAMS.get_ptr_mut(slot)?;
+    // SAFETY: as in `record_in`.
+    Some(unsafe { &mut *histogram })
 }
 
 /// Sends an event, or counts it as lost if the ring buffer is full.

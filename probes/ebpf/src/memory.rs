@@ -18,7 +18,7 @@ use slowburn_common::{
 use crate::{
     atomic,
     kernel::{Task, TypedTask},
-    maps::{PAGE_SHIFT, control, count, emit, record_in, record_of, slot_of},
+    maps::{PAGE_SHIFT, control, count, emit, record_in, slot},
     timer::Timer,
 };
 
@@ -29,11 +29,21 @@ const MADV_DONTNEED: u64 = 4;
 const MADV_FREE: u64 = 8;
 const MADV_DONTNEED_LOCKED: u64 = 24;
 
-/// The record of the calling thread, if it is followed.
+/// A thread that is followed and makes a call.
+struct Caller {
+    tid: u32,
+    slot: u32,
+    record: &'static mut TaskRecord,
+}
+
+/// The calling thread, if it is followed.
 #[inline(always)]
-fn caller() -> Option<&'static mut TaskRecord> {
+fn caller() -> Option<Caller> {
     count(Stat::MemoryRuns);
-    record_of(bpf_get_current_pid_tgid() as u32)
+    let tid = bpf_get_current_pid_tgid() as u32;
+    let slot = slot(tid);
+    let record = record_in(slot)?;
+    Some(Caller { tid, slot, record })
 }
 
 /// Is this call of the task's one that is looked at? To be asked once a call.
@@ -54,30 +64,31 @@ fn sample() -> u64 {
 /// that nothing has to be hooked there: `args` reads them.
 #[inline(always)]
 pub fn returned(call: u32, args: impl FnOnce() -> [u64; 4], result: u64) {
-    let Some(record) = caller() else { return };
-    if !is_looked_at(record) {
+    let Some(caller) = caller() else { return };
+    if !is_looked_at(caller.record) {
         return;
     }
-    if (record.calls_made + u64::from(record.tid)).is_multiple_of(TIMED_MEMORY) {
+    if (caller.record.calls_made + u64::from(caller.tid)).is_multiple_of(TIMED_MEMORY) {
         let timer = Timer::start();
-        note(record, call, args(), result);
+        note(caller, call, args(), result);
         timer.stop(Stat::MemoryTimedNs);
     } else {
-        note(record, call, args(), result);
+        note(caller, call, args(), result);
     }
 }
 
 /// A call that is not counted has returned.
 #[inline(always)]
 pub fn changed() {
-    if let Some(record) = caller() {
-        book(record);
+    if let Some(caller) = caller() {
+        book(caller.record);
     }
 }
 
 /// Notes what a call did.
 #[inline(always)]
-fn note(record: &mut TaskRecord, call: u32, args: [u64; 4], result: u64) {
+fn note(caller: Caller, call: u32, args: [u64; 4], result: u64) {
+    let Caller { tid, slot, record } = caller;
     let [address, length, third, fourth] = args;
     let failed = if call == call::BRK {
         // brk answers with the break it leaves behind, moved or not; brk(0) only asks.
@@ -113,8 +124,6 @@ fn note(record: &mut TaskRecord, call: u32, args: [u64; 4], result: u64) {
     if length.max(reserved_change.unsigned_abs()) < control.min_mapping_bytes {
         return;
     }
-    // SAFETY: the pointer comes from a successful lookup.
-    let slot = slot_of(record.tid).map_or(0, |slot| unsafe { *slot });
     emit(
         MappingEvent {
             header: Header {
@@ -122,7 +131,7 @@ fn note(record: &mut TaskRecord, call: u32, args: [u64; 4], result: u64) {
                 ts: unsafe { bpf_ktime_get_ns() },
                 kind: kind::MAPPING,
                 slot,
-                tid: record.tid,
+                tid,
                 tgid: record.tgid,
             },
             call,

@@ -9,12 +9,13 @@ use slowburn_common::{
     event::{DelayEvent, Header, kind},
     histogram,
     stats::{Stat, TIMED_SCHED},
-    task::{TaskRecord, cpu},
+    task::{Histogram, LONG_WAIT_NS, NO_SLOT, SchedRecord, cpu},
 };
 
 use crate::{
+    behind,
     kernel::{Task, TypedTask},
-    maps::{control, count, emit, is_member, member, record_of, slot_of},
+    maps::{control, count, emit, histogram_in, is_member, member, record_in, sched_in, slot},
     timer::Timer,
 };
 
@@ -22,7 +23,9 @@ use crate::{
 /// the waker, or whoever was interrupted.
 #[inline(always)]
 pub fn woken(tid: u32) {
-    let Some(record) = record_of(tid) else { return };
+    let Some(record) = sched_in(slot(tid)) else {
+        return;
+    };
     if is_timed(record) {
         let timer = Timer::start();
         wake(record);
@@ -33,7 +36,7 @@ pub fn woken(tid: u32) {
 }
 
 #[inline(always)]
-fn wake(record: &mut TaskRecord) {
+fn wake(record: &mut SchedRecord) {
     // Waking a task that runs already starts no wait, and nothing would end it. One that waits
     // already (preempted between setting its state and blocking) keeps its earlier start.
     let runs = matches!(record.on_cpu, cpu::ON | cpu::ON_UNTOLD);
@@ -46,7 +49,7 @@ fn wake(record: &mut TaskRecord) {
 /// Is it the turn of this record's task to have a run timed? That of each comes after as many waits as with any other,
 /// and among tasks that wait a few times only, as many have theirs.
 #[inline(always)]
-fn is_timed(record: &TaskRecord) -> bool {
+fn is_timed(record: &SchedRecord) -> bool {
     (record.delay_count + u64::from(record.tid)).is_multiple_of(TIMED_SCHED)
 }
 
@@ -59,33 +62,42 @@ pub fn switched(prev_tid: u32, prev: impl FnOnce() -> TypedTask, preempted: bool
     if !leaves_one && !gets_one {
         return;
     }
-    let left = if leaves_one { member(prev_tid) } else { None };
-    let next = if gets_one { member(next_tid) } else { None };
-    let Some(followed) = next.as_deref().or(left.as_deref()) else {
+    let left = if leaves_one {
+        member(prev_tid)
+    } else {
+        NO_SLOT
+    };
+    let next = if gets_one { member(next_tid) } else { NO_SLOT };
+    let (left, next) = ((left, sched_in(left)), (next, sched_in(next)));
+    let Some(record) = next.1.as_deref().or(left.1.as_deref()) else {
         return;
     };
-    if is_timed(followed) {
+    if is_timed(record) {
         let timer = Timer::start();
-        switch(left, prev, preempted, next, prev_tid);
+        switch(left, prev, preempted, next);
         timer.stop(Stat::SchedTimedNs);
     } else {
-        switch(left, prev, preempted, next, prev_tid);
+        switch(left, prev, preempted, next);
     }
 }
 
+/// A slot, [`NO_SLOT`] for a stranger, and what is in it. (Of one in which nothing is, the slot has a value nonetheless: an
+/// option of both is copied together, and the verifier rejects copies of what has none.)
+type Place<'a> = (u32, Option<&'a mut SchedRecord>);
+
 #[inline(always)]
 fn switch(
-    mut left: Option<&mut TaskRecord>,
+    (left_slot, mut left): Place,
     prev: impl FnOnce() -> TypedTask,
     preempted: bool,
-    next: Option<&mut TaskRecord>,
-    prev_tid: u32,
+    (next_slot, next): Place,
 ) {
+    let cpu = this_cpu();
     let mut waits = false;
     if let Some(record) = &mut left {
         let prev = prev();
         waits = preempted || prev.is_runnable();
-        leaves(record, prev);
+        leaves(left_slot, record, prev, cpu);
     }
     let since = next.as_ref().map_or(0, |record| record.enqueued_ns);
     // Half of this program's time is taking the time: who goes to sleep and leaves the CPU to a stranger needs none.
@@ -103,7 +115,7 @@ fn switch(
         record.enqueued_ns = 0;
         record.on_cpu = if since == 0 { cpu::ON_UNTOLD } else { cpu::ON };
         if since != 0 {
-            waited(record, since, now, prev_tid);
+            waited(next_slot, record, cpu, since, now);
         }
     }
 }
@@ -113,7 +125,7 @@ fn switch(
 /// one in 300 switches, some of them after milliseconds of waiting). How long the task had waited before it ran is then
 /// told by the kernel's own account, which has been brought up to date when it got the CPU.
 #[inline(always)]
-pub fn leaves(record: &mut TaskRecord, current: TypedTask) {
+pub fn leaves(slot: u32, record: &mut SchedRecord, current: TypedTask, cpu: u16) {
     let (run_count, total) = current
         .run_account()
         .map_or((0, 0), |(count, delay_ns)| (count, kernel_delay(delay_ns)));
@@ -122,7 +134,7 @@ pub fn leaves(record: &mut TaskRecord, current: TypedTask) {
         if before == 0 || total < before {
             record.unknown_count += 1;
         } else {
-            book(record, total - before);
+            book(slot, record, cpu, total - before);
             // There is no event to tell: when it ended and behind whom is not known.
             if let Some(control) = control()
                 && total - before >= control.slow_ns
@@ -134,36 +146,49 @@ pub fn leaves(record: &mut TaskRecord, current: TypedTask) {
     record.kernel_delay_ns = total;
     record.kernel_run_count = run_count;
     record.on_cpu = cpu::OFF;
+    record.last_cpu = cpu;
     if record.renamed != 0 {
         record.renamed = 0;
-        record.comm = current.comm();
+        if let Some(record) = record_in(slot) {
+            record.comm = current.comm();
+        }
     }
 }
 
-/// What the kernel's own account says, as [`TaskRecord::kernel_delay_ns`] has it.
+/// What the kernel's own account says, as [`SchedRecord::kernel_delay_ns`] has it.
 #[inline(always)]
 pub fn kernel_delay(run_delay_ns: u64) -> u64 {
     run_delay_ns + 1
 }
 
 #[inline(always)]
-fn waited(record: &mut TaskRecord, since: u64, now: u64, prev_tid: u32) {
+fn waited(slot: u32, record: &mut SchedRecord, cpu: u16, since: u64, now: u64) {
     if now < since {
         count(Stat::NegativeWait);
         return;
     }
     let wait = now - since;
-    book(record, wait);
+    book(slot, record, cpu, wait);
+    if wait >= LONG_WAIT_NS {
+        behind::long(slot, wait);
+    }
     if let Some(control) = control()
         && wait >= control.slow_ns
     {
-        slow(record, wait, now, prev_tid);
+        slow(slot, record, wait, now);
     }
 }
 
-/// Counts a wait.
+/// The CPU that this runs on, as [`SchedRecord::last_cpu`] has it.
 #[inline(always)]
-fn book(record: &mut TaskRecord, wait_ns: u64) {
+pub fn this_cpu() -> u16 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_get_smp_processor_id() as u16 + 1 }
+}
+
+/// Counts a wait that ended on this CPU.
+#[inline(always)]
+fn book(slot: u32, record: &mut SchedRecord, cpu: u16, wait_ns: u64) {
     record.delay_count += 1;
     record.delay_sum_ns += wait_ns;
     if wait_ns > record.delay_max_ns {
@@ -171,17 +196,25 @@ fn book(record: &mut TaskRecord, wait_ns: u64) {
     }
     let bucket = histogram::bucket(wait_ns);
     // The verifier cannot follow the arithmetic of `bucket`; the check costs it and us one compare.
-    if bucket < histogram::BUCKETS {
-        record.delays[bucket] = record.delays[bucket].wrapping_add(1);
+    if bucket < histogram::BUCKETS
+        && let Some(Histogram(counts)) = histogram_in(slot)
+    {
+        counts[bucket] = counts[bucket].wrapping_add(1);
+    }
+    // Last, so that whoever reads this first finds no more moves than waits.
+    if record.last_cpu != 0 && record.last_cpu != cpu {
+        record.moved = record.moved.wrapping_add(1);
     }
 }
 
 /// Reports a single slow wait, with the task that held the CPU until now.
 #[inline(always)]
-fn slow(record: &TaskRecord, wait_ns: u64, now: u64, prev_tid: u32) {
+fn slow(slot: u32, waiter: &SchedRecord, wait_ns: u64, now: u64) {
+    let Some(record) = record_in(slot) else {
+        return;
+    };
     let culprit = TypedTask::current();
-    // SAFETY: the pointer comes from a successful lookup.
-    let slot = slot_of(record.tid).map_or(0, |slot| unsafe { *slot });
+    let culprit_tid = culprit.tid();
     let culprit_comm: Comm = culprit.comm();
     emit(
         DelayEvent {
@@ -189,15 +222,15 @@ fn slow(record: &TaskRecord, wait_ns: u64, now: u64, prev_tid: u32) {
                 ts: now,
                 kind: kind::DELAY,
                 slot,
-                tid: record.tid,
+                tid: waiter.tid,
                 tgid: record.tgid,
             },
             wait_ns,
             // SAFETY: the helper has no preconditions.
             cpu: unsafe { bpf_get_smp_processor_id() },
-            culprit_tid: prev_tid,
+            culprit_tid,
             culprit_tgid: culprit.tgid(),
-            culprit_is_member: u32::from(is_member(prev_tid)),
+            culprit_is_member: u32::from(is_member(culprit_tid)),
             culprit_comm,
         },
         Stat::DelayLost,

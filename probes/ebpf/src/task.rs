@@ -14,15 +14,15 @@ use slowburn_common::{
     Comm,
     event::{ExecEvent, Header, kind},
     stats::{Stat, TIMED_TASKS},
-    task::{MEMBERS_PER_ELEMENT, NO_SLOT, TaskRecord, cpu, origin},
+    task::{MEMBERS_PER_ELEMENT, NO_SLOT, SchedRecord, TaskRecord, cpu, origin},
 };
 
 use crate::{
     atomic,
     kernel::{Task, TypedTask},
     maps::{
-        CONTROL, FOLLOWED_CGROUPS, FOLLOWED_NAMES, FREE_SLOTS, MEMBERS, RECORDS, control, count,
-        emit, is_member, record_in, record_of, slot_of,
+        CONTROL, FOLLOWED_CGROUPS, FOLLOWED_NAMES, FREE_SLOTS, MEMBERS, SCHED, control, count,
+        emit, is_member, record_in, record_of, sched_in, slot, slot_of,
     },
     sched,
     timer::Timer,
@@ -140,12 +140,12 @@ fn ended(current: TypedTask, tid: u32) {
     // SAFETY: the place comes from a successful lookup, is aligned, and is shared with the daemon,
     // which also uses atomics on it.
     let slot = unsafe { atomic::swap32(place, NO_SLOT) };
-    let Some(record) = record_in(slot) else {
+    let (Some(sched), Some(record)) = (sched_in(slot), record_in(slot)) else {
         return;
     };
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    sched::leaves(record, current);
+    sched::leaves(slot, sched, current, sched::this_cpu());
     record.exit_ns = now;
     emit(
         Header {
@@ -176,7 +176,6 @@ pub fn executed(ctx: &impl EbpfContext, old_tid: u32) {
         let (vm_pages, data_pages) = current.mm_pages();
         record.vm_pages = vm_pages;
         record.data_pages = data_pages;
-        record.execs += 1;
         record.comm = comm;
     } else if let Some((service, origin)) = followed_since_exec(&comm) {
         let (vm_pages, data_pages) = current.mm_pages();
@@ -199,14 +198,12 @@ pub fn executed(ctx: &impl EbpfContext, old_tid: u32) {
     } else if control().is_none_or(|control| control.report_execs == 0) {
         return;
     }
-    // SAFETY: the pointer comes from a successful lookup.
-    let slot = slot_of(tid).map_or(NO_SLOT, |slot| unsafe { *slot });
     emit(
         ExecEvent {
             header: Header {
                 ts: now,
                 kind: kind::EXEC,
-                slot,
+                slot: slot(tid),
                 tid,
                 tgid,
             },
@@ -222,8 +219,8 @@ pub fn executed(ctx: &impl EbpfContext, old_tid: u32) {
 /// typed pointer leads, and other pointers may not be read under lockdown for confidentiality.
 #[inline(always)]
 pub fn to_be_renamed(tid: u32) {
-    if let Some(record) = record_of(tid) {
-        record.renamed = 1;
+    if let Some(sched) = sched_in(slot(tid)) {
+        sched.renamed = 1;
     }
 }
 
@@ -240,10 +237,10 @@ fn adopt_leader(old_tid: u32, tid: u32) {
     leave(old_tid);
     // SAFETY: both places come from successful lookups; see `exited`.
     let slot = unsafe { atomic::swap32(old_place, NO_SLOT) };
-    let Some(record) = record_in(slot) else {
+    let (Some(sched), Some(record)) = (sched_in(slot), record_in(slot)) else {
         return;
     };
-    record.tid = tid;
+    sched.tid = tid;
     record.process_slot = slot;
     // By now the thread carries the leader's start time too: it is the same life of the process.
     record.start_boot_ns = TypedTask::current().start_boot_ns();
@@ -282,16 +279,16 @@ fn follow(ctx: &impl EbpfContext, new: &Newcomer) {
         debug!(ctx, "no free record for task {}", new.tid);
         return;
     };
-    let Some(record) = record_in(slot) else {
+    let (Some(sched), Some(record)) = (sched_in(slot), record_in(slot)) else {
         return;
     };
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    fill(record, new, slot, now);
+    fill(sched, record, new, slot, now);
     // The daemon may have found the task in /proc in the meantime; then its record stands.
     // SAFETY: see `exited`.
     if unsafe { atomic::compare_swap32(place, NO_SLOT, slot) } != NO_SLOT {
-        record.origin = origin::NONE;
+        unfill(sched, record);
         let _ = FREE_SLOTS.push(slot, 0);
         return;
     }
@@ -309,10 +306,10 @@ fn follow(ctx: &impl EbpfContext, new: &Newcomer) {
     );
 }
 
-/// The daemon zeroes a record before it gives the slot back, so only what is not zero is written.
+/// The daemon zeroes records before it gives their slot back, so only what is not zero is written.
 #[inline(always)]
-fn fill(record: &mut TaskRecord, new: &Newcomer, slot: u32, now: u64) {
-    record.tid = new.tid;
+fn fill(sched: &mut SchedRecord, record: &mut TaskRecord, new: &Newcomer, slot: u32, now: u64) {
+    sched.tid = new.tid;
     record.tgid = new.tgid;
     record.start_boot_ns = new.start_boot_ns;
     record.born_ns = now;
@@ -330,9 +327,18 @@ fn fill(record: &mut TaskRecord, new: &Newcomer, slot: u32, now: u64) {
     record.origin = new.origin;
     if matches!(new.origin, origin::THREAD | origin::FORK) {
         // It has not run yet, so that even its first wait is told by the kernel's own account if nothing else tells of it.
-        record.on_cpu = cpu::OFF;
-        record.kernel_delay_ns = sched::kernel_delay(0);
+        sched.on_cpu = cpu::OFF;
+        sched.kernel_delay_ns = sched::kernel_delay(0);
     }
+}
+
+/// Zeroes what whoever fills records that were given back relies on to be zero.
+#[inline(always)]
+fn unfill(sched: &mut SchedRecord, record: &mut TaskRecord) {
+    record.origin = origin::NONE;
+    (record.creator_tid, record.creator_tgid) = (0, 0);
+    sched.on_cpu = cpu::UNKNOWN;
+    sched.kernel_delay_ns = 0;
 }
 
 /// A slot for a new record: one given back, or the next that was never used.
@@ -346,10 +352,10 @@ fn take_slot() -> Option<u32> {
     let slot = unsafe {
         let next = ptr::addr_of_mut!((*control).next_slot);
         // Looked at first, so that a full table does not count up for ever.
-        let _ = RECORDS.get_ptr(next.read_volatile())?;
+        let _ = SCHED.get_ptr(next.read_volatile())?;
         atomic::fetch_add32(next, 1)
     };
-    RECORDS.get_ptr(slot).map(|_| slot)
+    SCHED.get_ptr(slot).map(|_| slot)
 }
 
 /// Sets a task's bit in the membership bitmap. Atomic: neighbours in the word come and go on other CPUs.

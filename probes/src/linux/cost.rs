@@ -34,13 +34,14 @@ pub struct Cost {
 
 /// What the host has counted since it was started.
 #[derive(Clone, Copy)]
-struct Host {
-    switches: u64,
+pub(super) struct Host {
+    /// Context switches.
+    pub switches: u64,
     tasks: u64,
 }
 
 impl Host {
-    fn now() -> Option<Self> {
+    pub(super) fn now() -> Option<Self> {
         let stats = KernelStats::current().ok()?;
         Some(Self {
             switches: stats.ctxt,

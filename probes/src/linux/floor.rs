@@ -17,7 +17,14 @@ impl Floor {
         let object = |error| ProbeError::Object(Box::new(error));
         let btf = Btf::from_sys_fs().map_err(|e| ProbeError::NoBtf(e.to_string()))?;
         let mut loader = EbpfLoader::new();
-        for table in ["RECORDS", "FREE_SLOTS", "SLOTS", "MEMBERS"] {
+        for table in [
+            "SCHED",
+            "RECORDS",
+            "HISTOGRAMS",
+            "FREE_SLOTS",
+            "SLOTS",
+            "MEMBERS",
+        ] {
             loader.map_max_entries(table, 1);
         }
         let mut ebpf = loader

@@ -271,7 +271,7 @@ fn events(list: &[Event], family: Family) -> Vec<Hook> {
 }
 
 /// Hooks on what the kernel may lack, by call. Without them the effect of a call is booked with the next one.
-fn optional_hooks(need: Need, family: Family) -> Vec<Vec<Hook>> {
+fn optional_hooks(need: Need, family: Family) -> Vec<Hook> {
     if need != Need::Memory {
         return Vec::new();
     }
@@ -281,7 +281,6 @@ fn optional_hooks(need: Need, family: Family) -> Vec<Vec<Hook>> {
     let native = ["pkey_mprotect"].iter().chain(&UNCOUNTED_CALLS);
     compat
         .chain(native.filter_map(|call| call_hook(call, family)))
-        .map(|hook| vec![hook])
         .collect()
 }
 
@@ -369,13 +368,16 @@ pub fn attach(
 /// Attaches all that a family cannot do without, and then what of the rest the kernel has.
 fn attach_family(ebpf: &mut Ebpf, btf: &Btf, need: Need, family: Family) -> Result<Hooked, String> {
     let mut hooked = attach_all(ebpf, btf, hooks(need, family))?;
-    for hooks in optional_hooks(need, family) {
-        match attach_all(ebpf, btf, hooks) {
-            Ok(more) => {
-                hooked.hooks.extend(more.hooks);
-                hooked.links.extend(more.links);
+    for hook in optional_hooks(need, family) {
+        match attach_one(ebpf, btf, &hook) {
+            Ok(link) => {
+                hooked.hooks.push(hook);
+                hooked.links.push(link);
             }
-            Err(reason) => tracing::debug!(%need, %family, %reason, "hook left out"),
+            Err(reason) => {
+                ebpf.program_mut(&hook.program).map(unload);
+                tracing::debug!(%need, %family, hook = hook.program, %reason, "hook left out");
+            }
         }
     }
     Ok(hooked)

@@ -9,7 +9,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use slowburn_common::{
     Comm,
-    task::{MEMBERS_PER_ELEMENT, SLOTS_PER_ELEMENT, TaskRecord},
+    task::{MEMBERS_PER_ELEMENT, RECORD_BYTES, SLOTS_PER_ELEMENT},
 };
 
 use super::{
@@ -18,11 +18,12 @@ use super::{
     error::ProbeError,
     hooks::{self, Family, Hooked, Hooks, Need, Preference},
     offsets::Offsets,
+    rivals::Rivals,
     seed::map_io,
     skipped::Skipped,
     source::Options,
     support,
-    tables::Tables,
+    tables::{Records, Tables},
 };
 
 /// The compiled kernel side.
@@ -50,6 +51,8 @@ pub struct Loaded {
     pub followed_cgroups: HashMap<MapData, u64, u32>,
     /// Program names to services.
     pub followed_names: HashMap<MapData, Comm, u32>,
+    /// Who was waited behind.
+    pub rivals: Rivals,
     /// Mapped tables.
     pub tables: Tables,
     /// What was chosen.
@@ -101,6 +104,7 @@ pub fn load(options: &Options) -> Result<Loaded, ProbeError> {
         stats: take(&mut ebpf, "STATS")?,
         followed_cgroups: take(&mut ebpf, "FOLLOWED_CGROUPS")?,
         followed_names: take(&mut ebpf, "FOLLOWED_NAMES")?,
+        rivals: take(&mut ebpf, "RIVALS")?,
         skipped: Skipped::of(&ebpf),
         costs: Costs::new(entry_ns),
         ebpf,
@@ -112,7 +116,12 @@ pub fn load(options: &Options) -> Result<Loaded, ProbeError> {
 
 fn map_tables(ebpf: &Ebpf, options: &Options, ids: u32, slots: u32) -> io::Result<Tables> {
     let mut tables = Tables::new(
-        (array(ebpf, "RECORDS")?.fd(), slots),
+        Records::new(
+            array(ebpf, "SCHED")?.fd(),
+            array(ebpf, "RECORDS")?.fd(),
+            array(ebpf, "HISTOGRAMS")?.fd(),
+            slots,
+        )?,
         (array(ebpf, "SLOTS")?.fd(), ids.div_ceil(SLOTS_PER_ELEMENT)),
         (
             array(ebpf, "MEMBERS")?.fd(),
@@ -143,7 +152,9 @@ fn load_object(
     let log_level = if options.kernel_log { 0xff_u8 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
+        .map_max_entries("SCHED", slots)
         .map_max_entries("RECORDS", slots)
+        .map_max_entries("HISTOGRAMS", slots)
         .map_max_entries("FREE_SLOTS", slots)
         .map_max_entries("SLOTS", ids.div_ceil(SLOTS_PER_ELEMENT))
         .map_max_entries("MEMBERS", ids.div_ceil(MEMBERS_PER_ELEMENT))
@@ -177,10 +188,7 @@ fn load_error(error: EbpfError, options: &Options, slots: u32) -> ProbeError {
     }
     let (bytes, hint) = match name.as_ref() {
         "EVENTS" => (options.limits.ring_bytes as usize, "Lower --ring-size."),
-        "RECORDS" => (
-            slots as usize * size_of::<TaskRecord>(),
-            "Lower --max-tasks.",
-        ),
+        "SCHED" | "RECORDS" | "HISTOGRAMS" => (slots as usize * RECORD_BYTES, "Lower --max-tasks."),
         _ if refused => return ProbeError::Refused(io_error.to_string()),
         _ => (
             0,

@@ -10,6 +10,7 @@ mod hooks;
 mod load;
 mod offsets;
 mod rehook;
+mod rivals;
 mod run_time;
 mod seed;
 mod skipped;

@@ -5,12 +5,17 @@
 
 use std::mem;
 
-use procfs::{CurrentSI, KernelStats};
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::{
-    clock::monotonic_ns, cost::Cost, error::ProbeError, hooks::Need, seed::map_io, source::Source,
-    tables::Record, tracked::Tracked,
+    clock::monotonic_ns,
+    cost::{Cost, Host},
+    error::ProbeError,
+    hooks::Need,
+    seed::map_io,
+    source::Source,
+    tables::Record,
+    tracked::Tracked,
 };
 use crate::event::Event;
 
@@ -107,7 +112,7 @@ impl Source {
 
     /// Context switches of the whole host since it was started.
     pub fn host_switches() -> Option<u64> {
-        Some(KernelStats::current().ok()?.ctxt)
+        Some(Host::now()?.switches)
     }
 
     /// Changes from which size on a wait or a mapping call is an event of its own; `u64::MAX` for none.
@@ -178,12 +183,13 @@ impl Source {
                 // Those that ended until now are sampled as without hooks: their last record claims a wait that is none.
                 self.drain_all(out)?;
                 self.sample_with_accounts()?;
-                self.put_back(need, Record::forget_wait)?;
+                self.forget_waits()?;
+                self.put_back(need)?;
                 let start = self.window_start_ns;
                 self.coverage.waits.back(start, monotonic_ns());
             }
             Need::Memory if self.coverage.calls.since.is_some() => {
-                self.put_back(need, |_| {})?;
+                self.put_back(need)?;
                 let start = self.window_start_ns;
                 self.coverage.calls.back(start, monotonic_ns());
             }
@@ -192,19 +198,22 @@ impl Source {
         Ok(())
     }
 
-    /// Puts the hooks of a need back, once all records have forgotten what has gone stale. A task that the hook on creation
-    /// makes a record for in this moment keeps what that says: it has not run yet.
-    fn put_back(&mut self, need: Need, forget: fn(Record)) -> Result<(), ProbeError> {
-        if let Some(hooked) = self.kernel.hooked.get_mut(&need) {
-            hooked.wait_until_detached();
-        }
+    /// Has all records forget what has gone stale. A task that the hook on creation makes a record for in this moment keeps what
+    /// that says: it has not run yet.
+    fn forget_waits(&mut self) -> Result<(), ProbeError> {
         wait_for_programs();
         for slot in self.slots_of(None)? {
-            forget(self.record(slot)?);
+            self.record(slot)?.forget_wait();
         }
+        Ok(())
+    }
+
+    /// Puts the hooks of a need back.
+    fn put_back(&mut self, need: Need) -> Result<(), ProbeError> {
         let Some(hooked) = self.kernel.hooked.get_mut(&need) else {
             return Ok(());
         };
+        hooked.wait_until_detached();
         let attached = hooked.attach(&mut self.kernel.ebpf);
         attached.map_err(|reason| ProbeError::NotBack { need, reason })
     }

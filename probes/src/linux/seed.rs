@@ -75,7 +75,7 @@ impl Source {
             // Somebody else made the record: a fork or exec hook, or an earlier call.
             let slot = self.published_slot(tid)?;
             if slot != NO_SLOT {
-                return Ok(read!(self.record(slot)?, process_slot));
+                return Ok(read!(self.record(slot)?.task, process_slot));
             }
         }
         Err(ProbeError::Process {

@@ -15,12 +15,15 @@ use super::{
     hooks::{Hooks, Preference},
     load::{Loaded, load, map_error},
     rehook::Coverage,
+    rivals,
     seed::{self, map_io},
     tables::{Pages, Record, read},
     tracked::Tracked,
     wire::Wire,
 };
-use crate::event::{Call, Class, Event, Life, MemoryFlow, Origin, Standing, Task, ThreadAccount};
+use crate::event::{
+    Call, Class, Event, Life, MemoryFlow, Origin, Rival, Standing, Task, ThreadAccount,
+};
 
 /// Most events taken from the ring buffer in one go: some 2 MB, whatever the size of the ring.
 const DRAIN_LIMIT: usize = 8_192;
@@ -184,6 +187,14 @@ impl Source {
             table.insert(id, service, 0).map_err(full)?;
         }
         Ok(())
+    }
+
+    /// Takes which processes had the CPU that followed ones waited long for, since the last call.
+    ///
+    /// # Errors
+    /// If the kernel refuses to tell.
+    pub fn take_rivals(&mut self) -> Result<Vec<Rival>, ProbeError> {
+        rivals::take(&mut self.kernel.rivals)
     }
 
     /// Counts a process that should have been followed and found no room.
@@ -422,7 +433,7 @@ impl Source {
             return Ok(());
         }
         let is_known = known.is_some();
-        match read!(record, exit_ns) {
+        match read!(record.task, exit_ns) {
             0 if is_known || !self.is_published(record, slot)? => Ok(()),
             0 => self.started(slot),
             exit_ns if exit_ns <= exited_before_ns => self.finished(slot),
@@ -435,7 +446,7 @@ impl Source {
         let place = self
             .kernel
             .tables
-            .slot_of(read!(record, tid))
+            .slot_of(read!(record.sched, tid))
             .map_err(map_io)?;
         Ok(place.is_some_and(|p| p.load(std::sync::atomic::Ordering::SeqCst) == slot))
     }
@@ -512,7 +523,7 @@ impl Source {
             }
             Wire::TaskExit(header) => {
                 let record = self.record(header.slot)?;
-                if read!(record, tid) == header.tid && read!(record, exit_ns) != 0 {
+                if read!(record.sched, tid) == header.tid && read!(record.task, exit_ns) != 0 {
                     self.finished(header.slot)?;
                 }
                 Ok(())
@@ -565,7 +576,7 @@ impl Source {
             return Ok(());
         }
         let record = self.record(slot)?;
-        if read!(record, tid) != event.header.tid {
+        if read!(record.sched, tid) != event.header.tid {
             return Ok(());
         }
         self.started(slot)?;
@@ -599,7 +610,7 @@ impl Source {
             self.finished(ended)?;
         }
         let ts = exec_ns + self.epoch_ns;
-        let followed_ns = exec_ns.saturating_sub(read!(self.record(slot)?, born_ns));
+        let followed_ns = exec_ns.saturating_sub(read!(self.record(slot)?.task, born_ns));
         tracked.task.thread = thread.process;
         // The new identity begins before the old one ends, so that the process is never without a thread.
         self.pending.push(Event::TaskStart {
@@ -635,8 +646,8 @@ impl Source {
         for slot in NO_SLOT + 1..self.kernel.tables.used().map_err(map_io)? {
             let record = self.record(slot)?;
             if record.in_use()
-                && process_slot.is_none_or(|wanted| wanted == read!(record, process_slot))
-                && (read!(record, exit_ns) != 0 || self.is_published(record, slot)?)
+                && process_slot.is_none_or(|wanted| wanted == read!(record.task, process_slot))
+                && (read!(record.task, exit_ns) != 0 || self.is_published(record, slot)?)
             {
                 slots.push(slot);
             }
@@ -662,7 +673,7 @@ impl Source {
 
     /// The task an event is about.
     fn task_of(&mut self, header: &Header) -> Result<Task, ProbeError> {
-        if header.slot != NO_SLOT && read!(self.record(header.slot)?, tid) == header.tid {
+        if header.slot != NO_SLOT && read!(self.record(header.slot)?.sched, tid) == header.tid {
             self.started(header.slot)?;
         }
         if let Some(Some(tracked)) = self.tasks.get(header.slot as usize)
@@ -687,7 +698,7 @@ impl Source {
 
     /// A record was made: takes note of the task, once.
     pub(super) fn started(&mut self, slot: u32) -> Result<(), ProbeError> {
-        let tid = read!(self.record(slot)?, tid);
+        let tid = read!(self.record(slot)?.sched, tid);
         self.started_as(slot, tid)
     }
 
@@ -715,48 +726,51 @@ impl Source {
         if process.live == 1 {
             self.accounts.baseline(task.process);
         }
-        let creator = (read!(record, creator_tgid), read!(record, creator_tid));
+        let creator = (
+            read!(record.task, creator_tgid),
+            read!(record.task, creator_tid),
+        );
         self.pending.push(Event::TaskStart {
-            ts: read!(record, born_ns) + self.epoch_ns,
+            ts: read!(record.task, born_ns) + self.epoch_ns,
             task,
-            origin: origin_of(read!(record, origin)),
+            origin: origin_of(read!(record.task, origin)),
             creator: (creator.1 != 0).then_some(creator),
         });
         Ok(())
     }
 
     fn tracked(&mut self, record: Record, slot: u32, tid: u32) -> Result<Tracked, ProbeError> {
-        let pid = read!(record, tgid);
+        let pid = read!(record.task, tgid);
         // It has executed a program in the meantime, and taken over the first thread's id and process.
-        let took_over = tid != read!(record, tid);
+        let took_over = tid != read!(record.sched, tid);
         let process_slot = if took_over {
             self.process_slot(pid).unwrap_or(slot)
         } else {
-            read!(record, process_slot)
+            read!(record.task, process_slot)
         };
         let first = self.record(process_slot)?;
         let process = Life {
             id: pid,
-            start_ns: read!(first, start_boot_ns) + self.boot_epoch_ns,
+            start_ns: read!(first.task, start_boot_ns) + self.boot_epoch_ns,
         };
         let thread = Life {
             id: tid,
             start_ns: if took_over {
-                read!(record, born_ns) + self.epoch_ns
+                read!(record.task, born_ns) + self.epoch_ns
             } else {
-                read!(record, start_boot_ns) + self.boot_epoch_ns
+                read!(record.task, start_boot_ns) + self.boot_epoch_ns
             },
         };
         // A task that the fork hook saw began at zero. The others have waited before.
-        let account = match read!(record, origin) {
+        let account = match read!(record.task, origin) {
             origin::THREAD | origin::FORK => Some(ThreadAccount::default()),
             _ => account::schedstat(pid, tid),
         };
         let task = Task {
             thread,
             process,
-            service: read!(record, service),
-            name: read!(record, comm),
+            service: read!(record.task, service),
+            name: read!(record.task, comm),
         };
         Ok(Tracked::new(task, process_slot, account))
     }
@@ -779,7 +793,7 @@ impl Source {
 
     /// A task has exited while it was being found.
     pub(super) fn departed(&mut self, slot: u32) -> Result<(), ProbeError> {
-        let exit_ns = read!(self.record(slot)?, exit_ns);
+        let exit_ns = read!(self.record(slot)?.task, exit_ns);
         let tracked = self.tasks.get(slot as usize).and_then(Option::as_ref);
         let departed = tracked.map(|tracked| (slot, tracked.task.thread, exit_ns));
         self.departed.extend(departed);
@@ -813,11 +827,11 @@ impl Source {
         let (task, process_slot) = (tracked.task, tracked.process_slot);
         self.find_untold(process_slot)?;
         self.sample(slot)?;
-        let exit_ns = read!(record, exit_ns);
+        let exit_ns = read!(record.task, exit_ns);
         self.pending.push(Event::TaskExit {
             ts: exit_ns + self.epoch_ns,
             task,
-            followed_ns: exit_ns.saturating_sub(read!(record, born_ns)),
+            followed_ns: exit_ns.saturating_sub(read!(record.task, born_ns)),
             alive,
         });
         if let Some(process) = self.processes.get_mut(&process_slot) {

@@ -14,7 +14,8 @@ use std::{
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use slowburn_common::task::{
-    Control, MEMBERS_PER_ELEMENT, NO_SLOT, SLOTS_PER_ELEMENT, TaskRecord, cpu, origin,
+    Control, Histogram, MEMBERS_PER_ELEMENT, NO_SLOT, SLOTS_PER_ELEMENT, SchedRecord, TaskRecord,
+    cpu, origin,
 };
 
 use crate::event::{MemoryFlow, ProcessAccount, ThreadAccount};
@@ -106,9 +107,48 @@ impl<T> Drop for MappedArray<T> {
     }
 }
 
+/// What is kept about each task, by slot.
+pub struct Records {
+    sched: MappedArray<SchedRecord>,
+    task: MappedArray<TaskRecord>,
+    histogram: MappedArray<Histogram>,
+}
+
+impl Records {
+    /// Maps so many of each.
+    pub fn new(
+        sched: impl AsFd,
+        task: impl AsFd,
+        histogram: impl AsFd,
+        slots: u32,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            sched: MappedArray::new(sched, slots)?,
+            task: MappedArray::new(task, slots)?,
+            histogram: MappedArray::new(histogram, slots)?,
+        })
+    }
+
+    fn get(&mut self, slot: u32) -> io::Result<Option<Record>> {
+        let parts = (
+            self.sched.get(slot)?,
+            self.task.get(slot)?,
+            self.histogram.get(slot)?,
+        );
+        let (Some(sched), Some(task), Some(histogram)) = parts else {
+            return Ok(None);
+        };
+        Ok(Some(Record {
+            sched,
+            task,
+            histogram,
+        }))
+    }
+}
+
 /// The shared tables.
 pub struct Tables {
-    records: MappedArray<TaskRecord>,
+    records: Records,
     slots: MappedArray<[u32; SLOTS_PER_ELEMENT as usize]>,
     members: MappedArray<u64>,
     control: MappedArray<Control>,
@@ -117,13 +157,13 @@ pub struct Tables {
 impl Tables {
     /// Maps the tables.
     pub fn new(
-        records: (impl AsFd, u32),
+        records: Records,
         slots: (impl AsFd, u32),
         members: (impl AsFd, u32),
         control: impl AsFd,
     ) -> io::Result<Self> {
         Ok(Self {
-            records: MappedArray::new(records.0, records.1)?,
+            records,
             slots: MappedArray::new(slots.0, slots.1)?,
             members: MappedArray::new(members.0, members.1)?,
             control: MappedArray::new(control, 1)?,
@@ -132,7 +172,7 @@ impl Tables {
 
     /// How many records there are, slot 0 (never used) included.
     pub fn capacity(&self) -> u32 {
-        self.records.elements
+        self.records.sched.elements
     }
 
     fn control(&mut self) -> io::Result<NonNull<Control>> {
@@ -200,7 +240,7 @@ impl Tables {
         if slot == NO_SLOT {
             return Ok(None);
         }
-        Ok(self.records.get(slot)?.map(Record))
+        self.records.get(slot)
     }
 
     /// The slot of a thread id, as an atomic shared with the programs; `None` beyond the table.
@@ -236,15 +276,19 @@ impl Tables {
     }
 }
 
-/// A task's record, shared with the programs.
+/// All that is kept about a task, shared with the programs. To look at one part of it touches no other.
 #[derive(Clone, Copy)]
-pub struct Record(pub(super) NonNull<TaskRecord>);
+pub struct Record {
+    pub(super) sched: NonNull<SchedRecord>,
+    pub(super) task: NonNull<TaskRecord>,
+    pub(super) histogram: NonNull<Histogram>,
+}
 
-/// Reads one field. The programs may be writing it, hence volatile; words are not torn on 64-bit machines.
+/// Reads one field of a part. The programs may be writing it, hence volatile; words are not torn on 64-bit machines.
 macro_rules! read {
-    ($record:expr, $($field:tt)+) => {
+    ($part:expr, $($field:tt)+) => {
         // SAFETY: `Record`s point into mapped, aligned elements for as long as the tables live.
-        unsafe { (&raw const (*$record.0.as_ptr()).$($field)+).read_volatile() }
+        unsafe { (&raw const (*$part.as_ptr()).$($field)+).read_volatile() }
     };
 }
 pub(super) use read;
@@ -252,15 +296,15 @@ pub(super) use read;
 impl Record {
     /// Is the record in use?
     pub fn in_use(self) -> bool {
-        read!(self, origin) != origin::NONE
+        read!(self.task, origin) != origin::NONE
     }
 
     /// Fills a record for a task found in `/proc`. The slot must not be published yet.
     pub fn fill(self, identity: &TaskIdentity) {
         // SAFETY: as in `read!`; nobody else knows of the slot.
         unsafe {
-            let record = &mut *self.0.as_ptr();
-            record.tid = identity.tid;
+            (*self.sched.as_ptr()).tid = identity.tid;
+            let record = &mut *self.task.as_ptr();
             record.tgid = identity.tgid;
             record.start_boot_ns = identity.start_boot_ns;
             record.born_ns = identity.born_ns;
@@ -273,18 +317,22 @@ impl Record {
         }
     }
 
-    /// Zeroes the record, so that its slot can be given out again.
+    /// Zeroes all of it, so that its slot can be given out again.
     pub fn clear(self) {
         // SAFETY: as in `read!`; the task is gone and the slot unpublished, so that no program uses it.
-        unsafe { self.0.as_ptr().write_bytes(0, 1) }
+        unsafe {
+            self.sched.as_ptr().write_bytes(0, 1);
+            self.task.as_ptr().write_bytes(0, 1);
+            self.histogram.as_ptr().write_bytes(0, 1);
+        }
     }
 
     /// The kernel's own account of the task's waits when it last left a CPU; `None` as long as it has not.
     pub fn kernel_account(self) -> Option<ThreadAccount> {
-        let run_delay_ns = read!(self, kernel_delay_ns).checked_sub(1)?;
+        let run_delay_ns = read!(self.sched, kernel_delay_ns).checked_sub(1)?;
         Some(ThreadAccount {
             run_delay_ns,
-            run_count: read!(self, kernel_run_count),
+            run_count: read!(self.sched, kernel_run_count),
         })
     }
 
@@ -293,21 +341,21 @@ impl Record {
         // A program may be comparing with the old maximum at this moment. What it then leaves out is
         // shorter than that maximum, and what it stores belongs to the next period.
         // SAFETY: as in `read!`.
-        unsafe { AtomicU64::from_ptr(&raw mut (*self.0.as_ptr()).delay_max_ns) }
+        unsafe { AtomicU64::from_ptr(&raw mut (*self.sched.as_ptr()).delay_max_ns) }
             .swap(0, Ordering::Relaxed)
     }
 
     /// The address space of the process whose first record this is, by the calls seen.
     pub fn pages(self) -> Pages {
         Pages {
-            vm: read!(self, vm_pages),
-            data: read!(self, data_pages),
+            vm: read!(self.task, vm_pages),
+            data: read!(self.task, data_pages),
         }
     }
 
     /// Takes over the kernel's own figures where they are still those that were read before. Returns the change.
     pub fn adopt(self, before: Pages, kernel: Pages) -> PagesChange {
-        let record = self.0.as_ptr();
+        let record = self.task.as_ptr();
         // SAFETY: as in `read!`; the programs change these fields atomically too.
         let (vm, data) = unsafe {
             (
@@ -328,22 +376,23 @@ impl Record {
         }
     }
 
-    /// Forgets whether and since when the task waits. What it waited before its next switch is then not known.
+    /// Forgets whether and since when the task waits, and where it ran. What it waited before its next switch is then not known.
     pub fn forget_wait(self) {
-        let record = self.0.as_ptr();
+        let record = self.sched.as_ptr();
         // SAFETY: as in `read!`; the programs that use these fields are off their hooks, but for those on the end of a
         // task, which only read them.
         unsafe {
             (&raw mut (*record).enqueued_ns).write_volatile(0);
             (&raw mut (*record).on_cpu).write_volatile(cpu::UNKNOWN);
             (&raw mut (*record).kernel_delay_ns).write_volatile(0);
+            (&raw mut (*record).last_cpu).write_volatile(0);
         }
     }
 
     /// Marks the task as exited, for one that was found exiting.
     pub fn mark_exited(self, now_ns: u64) {
         // SAFETY: as in `read!`.
-        unsafe { (&raw mut (*self.0.as_ptr()).exit_ns).write_volatile(now_ns) }
+        unsafe { (&raw mut (*self.task.as_ptr()).exit_ns).write_volatile(now_ns) }
     }
 }
 

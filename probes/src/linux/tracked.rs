@@ -4,7 +4,7 @@ use std::mem;
 
 use slowburn_common::{
     histogram::{BUCKETS, lowest},
-    task::Memory,
+    task::{Behind, LongWaits, Memory},
 };
 
 use super::{
@@ -24,8 +24,12 @@ pub struct Tracked {
     /// What the record held at the last sample.
     delay_count: u64,
     delay_sum_ns: u64,
-    unknown_count: u64,
+    unknown_count: u32,
     delays: Vec<(u16, u32)>,
+    /// Of these, what was told.
+    moved: u32,
+    /// Nothing as long as no wait was long.
+    behind: Option<Box<Behind>>,
     /// Waits that were found in their buckets so far.
     found: u64,
     /// Nothing as long as it has made no call.
@@ -45,6 +49,8 @@ impl Tracked {
             delay_sum_ns: 0,
             unknown_count: 0,
             delays: Vec::new(),
+            moved: 0,
+            behind: None,
             found: 0,
             memory: None,
             account,
@@ -53,8 +59,8 @@ impl Tracked {
 
     /// Takes what the task did since the last call; `None` if it did nothing.
     pub fn sample(&mut self, record: Record, page_shift: u32) -> Option<Event> {
-        self.task.name = read!(record, comm);
-        let memory = self.take_memory(read!(record, memory), page_shift);
+        self.task.name = read!(record.task, comm);
+        let memory = self.take_memory(read!(record.task, memory), page_shift);
         let waited = self.has_waited(record);
         if !waited && memory.is_empty() {
             return None;
@@ -88,8 +94,8 @@ impl Tracked {
         page_shift: u32,
         asks: Option<bool>,
     ) -> (Option<Event>, bool) {
-        self.task.name = read!(record, comm);
-        let memory = self.take_memory(read!(record, memory), page_shift);
+        self.task.name = read!(record.task, comm);
+        let memory = self.take_memory(read!(record.task, memory), page_shift);
         let asks = asks.filter(|_| !self.exited);
         let mut account = None;
         match asks {
@@ -125,35 +131,82 @@ impl Tracked {
     /// Is there anything about its waits that was not taken yet? A wait is counted before its bucket is filled, so
     /// that the last reading may have come between the two.
     fn has_waited(&self, record: Record) -> bool {
-        let count = read!(record, delay_count);
+        let count = read!(record.sched, delay_count);
         count != self.delay_count
             || count != self.found
-            || read!(record, unknown_count) != self.unknown_count
+            || read!(record.sched, unknown_count) != self.unknown_count
     }
 
     fn take_delays(&mut self, record: Record) -> (Delays, Option<ThreadAccount>) {
+        // Booked last, and read first.
+        let (moved, behind) = (read!(record.sched, moved), read!(record.task, behind));
         // The sums first, then the buckets: what is added in between shows in the next sample's sum.
-        let (count, sum_ns) = (read!(record, delay_count), read!(record, delay_sum_ns));
-        let unknown_count = read!(record, unknown_count);
-        let buckets = read!(record, delays);
+        let (count, sum_ns) = (
+            read!(record.sched, delay_count),
+            read!(record.sched, delay_sum_ns),
+        );
+        let unknown_count = read!(record.sched, unknown_count);
+        let buckets = read!(record.histogram, 0);
         let account = self.take_account(record.kernel_account());
         let counts = take_added(&buckets, &mut self.delays);
-        self.found += counts.iter().map(|(_, n)| u64::from(*n)).sum::<u64>();
+        let found = counts.iter().map(|(_, n)| u64::from(*n)).sum::<u64>();
+        self.found += found;
+        let sum_ns_now = sum_ns.wrapping_sub(self.delay_sum_ns);
         // The longest wait may have been taken with the last sample although its bucket was not filled yet.
         let at_least = counts
             .last()
             .map_or(0, |(bucket, _)| lowest(*bucket as usize));
         let delays = Delays {
             counts,
-            sum_ns: sum_ns.wrapping_sub(self.delay_sum_ns),
+            sum_ns: sum_ns_now,
             max_ns: record.take_delay_max().max(at_least),
-            unknown: unknown_count.wrapping_sub(self.unknown_count),
+            unknown: u64::from(unknown_count.wrapping_sub(self.unknown_count)),
+            moved: self.take_moved(moved, found),
+            behind: self.take_behind(&behind, found, sum_ns_now),
         };
         self.delay_count = count;
         self.delay_sum_ns = sum_ns;
         self.unknown_count = unknown_count;
         (delays, account)
     }
+
+    /// What was added to the moves, of so many waits at most. They are booked after the wait and read before it, so that there
+    /// is never one without a wait, but that may have been in the last sample already. It is then told with the next wait.
+    fn take_moved(&mut self, now: u32, waits: u64) -> u64 {
+        let added = u64::from(now.wrapping_sub(self.moved)).min(waits);
+        self.moved = self.moved.wrapping_add(added as u32);
+        added
+    }
+
+    /// What was added to the long waits, likewise.
+    fn take_behind(&mut self, now: &Behind, waits: u64, sum_ns: u64) -> Behind {
+        if *now == Behind::default() {
+            return Behind::default();
+        }
+        let told = self.behind.get_or_insert_default();
+        let mut room = LongWaits {
+            count: waits,
+            sum_ns,
+        };
+        Behind {
+            own: take_long(&mut told.own, now.own, &mut room),
+            idle: take_long(&mut told.idle, now.idle, &mut room),
+            others: take_long(&mut told.others, now.others, &mut room),
+        }
+    }
+}
+
+/// What was added to long waits since these were told, and tells it, in so far as there is room.
+fn take_long(told: &mut LongWaits, now: LongWaits, room: &mut LongWaits) -> LongWaits {
+    let taken = LongWaits {
+        count: now.count.wrapping_sub(told.count).min(room.count),
+        sum_ns: now.sum_ns.wrapping_sub(told.sum_ns).min(room.sum_ns),
+    };
+    told.count = told.count.wrapping_add(taken.count);
+    told.sum_ns = told.sum_ns.wrapping_add(taken.sum_ns);
+    room.count -= taken.count;
+    room.sum_ns -= taken.sum_ns;
+    taken
 }
 
 /// What was added to a histogram since these counts were taken of it. They are then those of now: ascending, and of every
@@ -198,15 +251,41 @@ mod tests {
     use std::ptr::NonNull;
 
     use proptest::prelude::*;
-    use slowburn_common::{histogram::bucket, task::TaskRecord};
+    use slowburn_common::{
+        histogram::bucket,
+        task::{Histogram, SchedRecord, TaskRecord},
+    };
 
     use super::*;
     use crate::event::Life;
 
+    /// What is kept about a task, in our own memory.
+    struct Kept {
+        sched: Box<SchedRecord>,
+        task: Box<TaskRecord>,
+        histogram: Box<Histogram>,
+    }
+
+    impl Kept {
+        fn record(&mut self) -> Record {
+            Record {
+                sched: NonNull::from(&mut *self.sched),
+                task: NonNull::from(&mut *self.task),
+                histogram: NonNull::from(&mut *self.histogram),
+            }
+        }
+    }
+
     /// A record, and who it is about; both belong to nobody.
-    fn nobody() -> (Box<TaskRecord>, Tracked) {
-        // SAFETY: every bit pattern is a valid record.
-        let record = unsafe { Box::<TaskRecord>::new_zeroed().assume_init() };
+    fn nobody() -> (Kept, Tracked) {
+        // SAFETY: every bit pattern is valid.
+        let record = unsafe {
+            Kept {
+                sched: Box::new_zeroed().assume_init(),
+                task: Box::new_zeroed().assume_init(),
+                histogram: Box::new_zeroed().assume_init(),
+            }
+        };
         let life = Life { id: 0, start_ns: 0 };
         let task = Task {
             thread: life,
@@ -217,8 +296,8 @@ mod tests {
         (record, Tracked::new(task, 0, None))
     }
 
-    fn delays_of(tracked: &mut Tracked, record: &mut TaskRecord) -> Option<Delays> {
-        match tracked.sample(Record(NonNull::from(record)), 12)? {
+    fn delays_of(tracked: &mut Tracked, kept: &mut Kept) -> Option<Delays> {
+        match tracked.sample(kept.record(), 12)? {
             Event::Sample { delays, .. } => Some(delays),
             other => panic!("{other:?}"),
         }
@@ -227,10 +306,10 @@ mod tests {
     #[test]
     fn a_wait_read_before_its_bucket_was_filled_is_found_later() {
         let (mut record, mut tracked) = nobody();
-        (record.delay_count, record.delay_sum_ns) = (1, 40);
+        (record.sched.delay_count, record.sched.delay_sum_ns) = (1, 40);
         let first = delays_of(&mut tracked, &mut record).expect("it waited");
         assert_eq!((first.counts.len(), first.sum_ns), (0, 40));
-        record.delays[bucket(40)] = 1;
+        record.histogram.0[bucket(40)] = 1;
         let second = delays_of(&mut tracked, &mut record).expect("its bucket is filled now");
         assert_eq!((second.counts.len(), second.sum_ns), (1, 0));
         assert!(
@@ -313,10 +392,10 @@ mod tests {
                         told.extend(delays_of(&mut tracked, &mut record));
                     }
                     match step {
-                        0 => record.delay_count += 1,
-                        1 => record.delay_sum_ns += wait,
-                        2 => record.delay_max_ns = record.delay_max_ns.max(wait),
-                        3 => record.delays[bucket(wait)] += 1,
+                        0 => record.sched.delay_count += 1,
+                        1 => record.sched.delay_sum_ns += wait,
+                        2 => record.sched.delay_max_ns = record.sched.delay_max_ns.max(wait),
+                        3 => record.histogram.0[bucket(wait)] += 1,
                         _ => {}
                     }
                 }
@@ -336,6 +415,51 @@ mod tests {
             prop_assert_eq!(sum, waits.iter().map(|(wait, _)| wait).sum::<u64>());
             let max = told.iter().map(|delays| delays.max_ns).max();
             prop_assert_eq!(max, waits.iter().map(|(wait, _)| *wait).max());
+        }
+
+        /// Moves and long waits are booked after the wait; whenever they are read, a sample tells no more of them than its waits
+        /// allow, and nothing is told twice or never.
+        #[test]
+        fn no_more_is_behind_than_waited(waits in prop::collection::vec((0..1_000_000_u64, 0..64_u8, 0..4_u8), 1..50)) {
+            let (mut record, mut tracked) = nobody();
+            let mut told = Vec::new();
+            // The last one, behind nobody, is read when it is whole.
+            for &(wait, reads, kind) in waits.iter().chain([&(1 << 32, 0, 4)]) {
+                for step in 0..6 {
+                    if reads & 1 << step != 0 {
+                        told.extend(delays_of(&mut tracked, &mut record));
+                    }
+                    let behind = &mut record.task.behind;
+                    let long = [&mut behind.own, &mut behind.idle, &mut behind.others];
+                    match step {
+                        0 => record.sched.delay_count += 1,
+                        1 => record.sched.delay_sum_ns += wait,
+                        2 => record.histogram.0[bucket(wait)] += 1,
+                        3 => record.sched.moved += u32::from(kind & 1),
+                        4 => for part in long.into_iter().skip(kind.into()).take(1) {
+                            part.count += 1;
+                            part.sum_ns += wait;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            told.extend(delays_of(&mut tracked, &mut record));
+            let mut sums = Behind::default();
+            for delays in &told {
+                let parts = [delays.behind.own, delays.behind.idle, delays.behind.others];
+                let waits: u64 = delays.counts.iter().map(|(_, n)| u64::from(*n)).sum();
+                prop_assert!(parts.iter().map(|part| part.count).sum::<u64>() <= waits);
+                prop_assert!(parts.iter().map(|part| part.sum_ns).sum::<u64>() <= delays.sum_ns);
+                prop_assert!(delays.moved <= waits);
+                for (sum, part) in [&mut sums.own, &mut sums.idle, &mut sums.others].into_iter().zip(parts) {
+                    sum.count += part.count;
+                    sum.sum_ns += part.sum_ns;
+                }
+            }
+            prop_assert_eq!(sums, record.task.behind);
+            let moved: u64 = told.iter().map(|delays| delays.moved).sum();
+            prop_assert_eq!(moved, u64::from(record.sched.moved));
         }
 
         /// Whenever the record is read, the changes between the readings add up to all that happened.

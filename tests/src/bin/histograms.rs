@@ -131,7 +131,7 @@ fn sample(record: &Record) -> Delays {
         counts: counts.collect(),
         sum_ns: record.sum_ns,
         max_ns: record.max_ns,
-        unknown: 0,
+        ..Delays::default()
     }
 }
 

@@ -352,6 +352,6 @@ fn waits(rng: &mut Rng) -> Delays {
         counts: counts.into_iter().collect(),
         sum_ns: waits.iter().sum(),
         max_ns: waits.iter().copied().max().unwrap_or(0),
-        unknown: 0,
+        ..Delays::default()
     }
 }

@@ -425,7 +425,7 @@ impl Kernel {
                 counts: counts.into_iter().collect(),
                 sum_ns: pending.wait_ns,
                 max_ns: pending.wait_ns,
-                unknown: 0,
+                ..Delays::default()
             },
             account: Some(ThreadAccount::default()),
         });

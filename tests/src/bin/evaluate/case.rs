@@ -156,7 +156,7 @@ impl Case {
                 .map(|&(upper, count)| middle(upper) * u64::from(count))
                 .sum(),
             max_ns: sched.last().map_or(0, |&(upper, _)| upper),
-            unknown: 0,
+            ..Delays::default()
         };
         let mut counts = DelayCounts::default();
         counts.add(&delays);
