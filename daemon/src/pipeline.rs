@@ -10,8 +10,7 @@ use crate::{
     meter::{Meter, Turn, process_id, thread_id},
     stream::{
         Culprit, Delay, Flag, Incident, Loss, LossClass, Mapping, Moment, OwnSummary, Record,
-        Rival,
-        TargetEvent, TargetEventKind, Thread, ThreadEventKind, Window,
+        Rival, TargetEvent, TargetEventKind, Thread, ThreadEventKind, Window,
     },
 };
 

@@ -1,7 +1,7 @@
 //! The commands, one file each.
 
-pub mod diff;
 pub mod check_config;
+pub mod diff;
 pub mod doctor;
 pub mod explain;
 pub mod replay;
