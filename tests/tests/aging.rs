@@ -137,11 +137,11 @@ fn later(value: &Value) -> Value {
 fn complaint(trial: &Trial, incidents: &[Incident]) -> Option<String> {
     let last = incidents.last();
     let first = last.and_then(|last| last.causes.first());
-    let summaries = || -> String {
-        incidents
+    let summaries = || {
+        let lines = incidents
             .iter()
-            .map(|incident| format!("\n    {:?} {}", incident.state, incident.summary))
-            .collect()
+            .map(|incident| format!("\n    {:?} {}", incident.state, incident.summary));
+        lines.collect::<Vec<_>>().concat()
     };
     match (trial.cause, first) {
         (None, None) => None,

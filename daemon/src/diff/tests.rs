@@ -142,6 +142,7 @@ impl Writer {
                 delay_precision: 0.06,
                 budget_share: None,
             },
+            policy: None,
             targets: Vec::new(),
         })));
         self.write(Record::Target(target(

@@ -182,7 +182,7 @@ impl Simulation {
                 counts: vec![(bucket(ns) as u16, count)],
                 sum_ns: ns * u64::from(count),
                 max_ns: ns,
-                unknown: 0,
+                ..Delays::default()
             });
         }
         self.summariser.summarise(&counts)

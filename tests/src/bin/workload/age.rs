@@ -177,9 +177,15 @@ impl Service {
             Course::Own => self.compete((2.0 + 6.0 * grown) as usize),
             Course::Crowd => self.compete(4),
             Course::Victim => self.compete(2),
-            Course::Neighbour => hog(0.1 + 0.8 * grown),
-            Course::Tenant => hog(0.5),
-            Course::Migration => self.migrate(grown),
+            Course::Neighbour => {
+                hog(0.1 + 0.8 * grown);
+                Ok(())
+            }
+            Course::Tenant => {
+                hog(0.5);
+                Ok(())
+            }
+            Course::Migration => migrate(grown),
         }
     }
 
@@ -307,22 +313,22 @@ impl Service {
         Ok(())
     }
 
-    /// Sends itself to another CPU, up to so many times a step.
-    fn migrate(&mut self, grown: f64) -> anyhow::Result<()> {
-        let cpus = crew::cpus()?;
-        for i in 0..(40.0 * grown) as usize {
-            crew::pin(cpus[i % cpus.len()]);
-            spin(Duration::from_micros(100));
-        }
-        Ok(())
-    }
-
     fn end(&mut self) {
         for job in &mut self.jobs {
             let _ = job.kill();
             let _ = job.wait();
         }
     }
+}
+
+/// Sends itself to another CPU, up to so many times a step.
+fn migrate(grown: f64) -> anyhow::Result<()> {
+    let cpus = crew::cpus()?;
+    for i in 0..(40.0 * grown) as usize {
+        crew::pin(cpus[i % cpus.len()]);
+        spin(Duration::from_micros(100));
+    }
+    Ok(())
 }
 
 fn pin_to_first() {
@@ -332,10 +338,9 @@ fn pin_to_first() {
 }
 
 /// Takes a share of a step of the first CPU.
-fn hog(share: f64) -> anyhow::Result<()> {
+fn hog(share: f64) {
     pin_to_first();
     spin(STEP.mul_f64(share));
-    Ok(())
 }
 
 fn spin(time: Duration) {
