@@ -45,6 +45,11 @@ impl Case {
         }
     }
 
+    /// Which cause.
+    pub fn cause(&self) -> CauseKind {
+        self.cause
+    }
+
     /// This speaks for it.
     pub fn supported(&mut self, weight: Weight, why: impl Into<String>) {
         self.log_odds += weight.log_odds();

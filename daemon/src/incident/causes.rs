@@ -51,7 +51,10 @@ pub fn weigh(facts: &Facts<'_>, seen: Sightings<'_>, pid: u32) -> Vec<Cause> {
         periodic_job,
         more_load,
     ];
-    let flagged = rules.into_iter().filter_map(|rule| rule(facts, pid));
+    let flagged = rules
+        .into_iter()
+        .filter_map(|rule| rule(facts, pid))
+        .map(|case| led(case, facts));
     let sighted = [
         seen.overlap.map(overlapping_job),
         seen.renewal.map(new_version),
@@ -63,6 +66,39 @@ pub fn weigh(facts: &Facts<'_>, seen: Sightings<'_>, pid: u32) -> Vec<Cause> {
         .collect();
     causes.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
     causes
+}
+
+/// What leads is what the others may follow from.
+fn led(mut case: Case, facts: &Facts<'_>) -> Case {
+    let leads = facts
+        .flags
+        .first()
+        .is_some_and(|lead| metrics(case.cause()).contains(&lead.metric));
+    if leads {
+        case.supported(Weight::Slight, "it is about what was flagged first");
+    }
+    case
+}
+
+/// The metrics in which a cause shows of itself.
+fn metrics(cause: CauseKind) -> &'static [Metric] {
+    match cause {
+        CauseKind::LeakedMemory | CauseKind::AddressSpaceGrowth => &MEMORY,
+        CauseKind::AllocationChurn => &[Metric::MappedRate],
+        CauseKind::ThreadLeak => &[Metric::ThreadsLive],
+        CauseKind::CreationChurn => &[Metric::CreationRate],
+        CauseKind::DescriptorLeak => &[Metric::Fds],
+        CauseKind::OwnPressure
+        | CauseKind::OtherService
+        | CauseKind::QuotaThrottling
+        | CauseKind::Steal
+        | CauseKind::MigrationStorm => &WAITS,
+        CauseKind::PeriodicJob
+        | CauseKind::OverlappingJob
+        | CauseKind::Resonance
+        | CauseKind::NewVersion
+        | CauseKind::MoreLoad => &[],
+    }
 }
 
 type Rule = fn(&Facts<'_>, u32) -> Option<Case>;
@@ -161,9 +197,7 @@ fn address_space_growth(facts: &Facts<'_>, pid: u32) -> Option<Case> {
 }
 
 fn allocation_churn(facts: &Facts<'_>, pid: u32) -> Option<Case> {
-    facts
-        .flag(&[Metric::MappedRate])
-        .filter(|flag| flag.kind != FlagKind::Periodic)?;
+    facts.lasting(&[Metric::MappedRate])?;
     let mut case = Case::open(CauseKind::AllocationChurn);
     let (mapped, released) = (
         facts.change(Signal::MappedRate),
@@ -255,9 +289,7 @@ fn thread_leak(facts: &Facts<'_>, pid: u32) -> Option<Case> {
 }
 
 fn creation_churn(facts: &Facts<'_>, pid: u32) -> Option<Case> {
-    facts
-        .flag(&[Metric::CreationRate])
-        .filter(|flag| flag.kind != FlagKind::Periodic)?;
+    facts.lasting(&[Metric::CreationRate])?;
     let mut case = Case::open(CauseKind::CreationChurn);
     let (created, ended) = (
         facts.change(Signal::CreationRate).now,

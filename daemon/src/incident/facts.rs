@@ -80,6 +80,15 @@ impl<'a> Facts<'a> {
         self.flags.iter().find(climbs)
     }
 
+    /// The first climb or step of one of these: what did not come and go.
+    pub fn lasting(&self, metrics: &[Metric]) -> Option<&'a Flag> {
+        let lasts = |flag: &&Flag| {
+            !matches!(flag.kind, FlagKind::Spike | FlagKind::Periodic)
+                && metrics.contains(&flag.metric)
+        };
+        self.flags.iter().find(lasts)
+    }
+
     /// What changed, the largest change first.
     pub fn moved(&self) -> Vec<Moved> {
         let mut moved: Vec<(f64, Moved)> = SIGNALS
