@@ -80,6 +80,12 @@ impl Alarm {
         recent.count() >= AGREE
     }
 
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        let raised = self.raised.as_ref();
+        self.passed.capacity() * size_of::<(f64, f64)>() + raised.map_or(0, |_| size_of::<Raised>())
+    }
+
     /// Is a climb raised?
     pub fn is_raised(&self) -> bool {
         self.raised.is_some()
@@ -124,16 +130,9 @@ impl Alarm {
         Some((Change::Updated, climb))
     }
 
-    /// Time has passed. `level` gives where the metric stands now.
-    pub fn pass(
-        &mut self,
-        now_s: f64,
-        level: impl FnOnce(usize, Channel) -> f64,
-    ) -> Option<(Change, Climb)> {
+    /// Time has passed, and the metric stands there now, if that is known.
+    pub fn pass(&mut self, now_s: f64, stands: f64) -> Option<(Change, Climb)> {
         let raised = self.raised.as_ref()?;
-        let stands = self
-            .source()
-            .map_or(f64::NAN, |(at, channel)| level(at, channel));
         let why = if stands < raised.climb.base {
             "it fell back to where the climb began"
         } else if now_s > raised.until_s {

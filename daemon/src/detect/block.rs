@@ -3,7 +3,7 @@
 use super::{
     channel::{CHANNELS, Channel},
     reading::Reading,
-    waits::Waits,
+    waits::{Spare, Waits},
 };
 
 /// The least of the values so far; not a number without any.
@@ -56,7 +56,7 @@ impl Block {
     }
 
     /// Adds a window.
-    pub fn add(&mut self, reading: &Reading) {
+    pub fn add(&mut self, reading: &Reading, spare: &mut Spare) {
         self.seconds += reading.seconds;
         self.committed.add(reading.committed);
         self.reserved.add(reading.reserved);
@@ -70,12 +70,12 @@ impl Block {
             self.created.1 += reading.seconds;
         }
         if let Some(waits) = &reading.waits {
-            self.waits.get_or_insert_default().add(waits);
+            self.waits.get_or_insert_with(|| spare.take()).add(waits);
         }
     }
 
     /// Adds the stretch that follows.
-    pub fn merge(&mut self, next: &Self) {
+    pub fn merge(&mut self, next: Self, spare: &mut Spare) {
         self.seconds += next.seconds;
         self.committed.add(next.committed.0);
         self.reserved.add(next.reserved.0);
@@ -86,9 +86,26 @@ impl Block {
         self.mapped.1 += next.mapped.1;
         self.created.0 += next.created.0;
         self.created.1 += next.created.1;
-        if let Some(waits) = &next.waits {
-            self.waits.get_or_insert_default().add(waits);
+        match (&mut self.waits, next.waits) {
+            (Some(waits), Some(more)) => {
+                waits.add(&more);
+                spare.give(more);
+            }
+            (waits @ None, more) => *waits = more,
+            (Some(_), None) => {}
         }
+    }
+
+    /// Gives back what it holds.
+    pub fn drop_into(self, spare: &mut Spare) {
+        if let Some(waits) = self.waits {
+            spare.give(waits);
+        }
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.waits.as_ref().map_or(0, |_| size_of::<Waits>())
     }
 
     /// The value of each channel, in their order; not a number where there is none.

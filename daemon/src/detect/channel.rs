@@ -37,7 +37,7 @@ pub enum Channel {
 /// How many channels there are.
 pub const CHANNELS: usize = 12;
 
-/// Those that may be flagged.
+/// Those that may be flagged, in their order.
 pub const JUDGED: [Channel; CHANNELS - 1] = [
     Channel::Committed,
     Channel::Reserved,

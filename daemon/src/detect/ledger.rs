@@ -6,12 +6,15 @@
 use std::collections::VecDeque;
 
 use super::{
-    block::Block, channel::Channel, median::median_of, reading::Reading, shape::MAD_TO_SIGMA,
+    channel::Channel,
+    median::{LONGEST, median_of},
+    reading::Reading,
+    shape::MAD_TO_SIGMA,
 };
 
 const HOUR_S: f64 = 3600.0;
 const DAY: usize = 24;
-const HOURS: usize = 3 * DAY;
+const HOURS: usize = LONGEST;
 
 /// Channels that are compared, and the least rise over two days, as a logarithm.
 pub const COMPARED: [(Channel, f64); 4] = [
@@ -73,10 +76,22 @@ pub struct Rhythm {
     pub hours: usize,
 }
 
+/// What the windows of an hour add up to.
+#[derive(Clone, Copy, Debug)]
+struct Hour {
+    seconds: f64,
+    committed: f64,
+    threads: f64,
+    /// Sum of logarithms, and of how many.
+    mapped: (f64, u32),
+    /// Likewise; of windows in which they were measured, if there are any.
+    waits: Option<(f64, u64)>,
+}
+
 /// Hours of one series set.
 #[derive(Debug)]
 pub struct Ledger {
-    filling: Block,
+    filling: Hour,
     /// Which hour is being filled.
     hour: u64,
     /// Values of the last three days by hour, as logarithms.
@@ -86,11 +101,55 @@ pub struct Ledger {
     younger: VecDeque<(u64, [f32; COMPARED.len()])>,
 }
 
+impl Hour {
+    const NOTHING: Self = Self {
+        seconds: 0.0,
+        committed: f64::NAN,
+        threads: f64::NAN,
+        mapped: (0.0, 0),
+        waits: None,
+    };
+
+    fn add(&mut self, reading: &Reading) {
+        self.seconds += reading.seconds;
+        self.committed = self.committed.min(reading.committed);
+        self.threads = self.threads.min(reading.threads);
+        self.mapped.0 += reading.mapped;
+        self.mapped.1 += 1;
+        if let Some(more) = &reading.statistics {
+            let waits = self.waits.get_or_insert_default();
+            waits.0 += more.logs;
+            waits.1 += more.count;
+        }
+    }
+
+    /// As logarithms, floors too, in the order of what is compared; the load behind them.
+    fn values(&self) -> [f32; KEPT] {
+        let waits = self
+            .waits
+            .map_or((f64::NAN, f64::NAN), |(logs, count)| (logs, count as f64));
+        [
+            self.committed.max(1e-9).ln() + 0.0 * self.committed,
+            self.threads.max(1e-9).ln() + 0.0 * self.threads,
+            self.mapped.0 / f64::from(self.mapped.1),
+            waits.0 / waits.1,
+            ((waits.1 + 0.5) / self.seconds).ln(),
+        ]
+        .map(|value| {
+            if value.is_finite() {
+                value as f32
+            } else {
+                f32::NAN
+            }
+        })
+    }
+}
+
 impl Ledger {
     /// An empty one.
     pub fn new() -> Self {
         Self {
-            filling: Block::default(),
+            filling: Hour::NOTHING,
             hour: 0,
             hours: VecDeque::new(),
             record: [f64::NEG_INFINITY; COMPARED.len()],
@@ -114,14 +173,9 @@ impl Ledger {
     }
 
     fn complete(&mut self, next: u64) -> bool {
-        let block = std::mem::take(&mut self.filling);
-        let complete = !block.is_empty();
-        let values = block.values();
-        let mut hour = [f32::NAN; KEPT];
-        for (place, (channel, _)) in COMPARED.iter().enumerate() {
-            hour[place] = logarithm(*channel, values[*channel as usize]) as f32;
-        }
-        hour[LOAD] = values[Channel::Load as usize] as f32;
+        let filled = std::mem::replace(&mut self.filling, Hour::NOTHING);
+        let complete = filled.seconds > 0.0;
+        let hour = filled.values();
         self.push(hour);
         let missing = (next - self.hour - 1).min(HOURS as u64);
         for _ in 0..missing {
@@ -137,6 +191,10 @@ impl Ledger {
     fn push(&mut self, hour: [f32; KEPT]) {
         if self.hours.len() == HOURS {
             self.hours.pop_front();
+        }
+        if self.hours.len() == self.hours.capacity() {
+            // Days and no more: doubling would take a third too much.
+            self.hours.reserve_exact(DAY);
         }
         self.hours.push_back(hour);
     }
@@ -189,14 +247,15 @@ impl Ledger {
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.hours.capacity() * size_of::<[f32; KEPT]>()
+            + self.younger.capacity() * size_of::<(u64, [f32; COMPARED.len()])>()
     }
 
     /// Which channels have risen from day to day. To be asked when an hour is complete.
-    pub fn climbs(&self) -> impl Iterator<Item = DayOverDay> + '_ {
-        COMPARED
-            .iter()
-            .enumerate()
-            .filter_map(|(place, (channel, least))| self.climb(place, *channel, *least))
+    pub fn climbs(&self) -> [Option<DayOverDay>; COMPARED.len()] {
+        std::array::from_fn(|place| {
+            let (channel, least) = COMPARED[place];
+            self.climb(place, channel, least)
+        })
     }
 
     fn climb(&self, place: usize, channel: Channel, least: f64) -> Option<DayOverDay> {
@@ -236,24 +295,25 @@ impl Ledger {
         if self.hours.len() < RHYTHM_HOURS {
             return None;
         }
-        let points: Vec<(f64, f64)> = self
-            .hours
-            .iter()
-            .enumerate()
-            .map(|(i, hour)| (i as f64, f64::from(hour[place])))
-            .collect();
-        let level = without_line(&points)?;
-        let pairs: Vec<(f64, f64)> = level
-            .iter()
-            .zip(level.iter().skip(DAY))
-            .map(|(before, now)| (*before, *now))
-            .filter(|(before, now)| before.is_finite() && now.is_finite())
-            .collect();
+        let mut values = [f64::NAN; HOURS];
+        for (value, hour) in values.iter_mut().zip(&self.hours) {
+            *value = f64::from(hour[place]);
+        }
+        let level = without_line(&values)?;
+        let mut pairs = [(0.0, 0.0); HOURS];
+        let mut count = 0;
+        for (before, now) in level.into_iter().zip(level.into_iter().skip(DAY)) {
+            if before.is_finite() && now.is_finite() {
+                pairs[count] = (before, now);
+                count += 1;
+            }
+        }
+        let pairs = &pairs[..count];
         if pairs.len() < KNOWN {
             return None;
         }
-        let (correlation, deviation) = correlation(&pairs);
-        let known = || points.iter().map(|(_, y)| *y).filter(|y| y.is_finite());
+        let (correlation, deviation) = correlation(pairs);
+        let known = || values.into_iter().filter(|value| value.is_finite());
         (correlation > RHYTHM && deviation > RHYTHM_LEAST).then(|| Rhythm {
             channel,
             correlation,
@@ -266,18 +326,10 @@ impl Ledger {
     }
 }
 
-/// Floors as logarithms, like all else.
-fn logarithm(channel: Channel, value: f64) -> f64 {
-    if channel.is_floor() && !value.is_nan() {
-        value.max(1e-9).ln()
-    } else {
-        value
-    }
-}
-
 /// The values without their line of least squares. `None` for fewer than two.
-fn without_line(points: &[(f64, f64)]) -> Option<Vec<f64>> {
-    let known = || points.iter().filter(|(_, y)| y.is_finite());
+fn without_line(values: &[f64; HOURS]) -> Option<[f64; HOURS]> {
+    let points = || values.iter().enumerate().map(|(i, y)| (i as f64, *y));
+    let known = || points().filter(|(_, y)| y.is_finite());
     let count = known().count() as f64;
     if count < 2.0 {
         return None;
@@ -287,12 +339,9 @@ fn without_line(points: &[(f64, f64)]) -> Option<Vec<f64>> {
     let spread: f64 = known().map(|(x, _)| (x - x0).powi(2)).sum();
     let shared: f64 = known().map(|(x, y)| (x - x0) * (y - y0)).sum();
     let slope = shared / spread;
-    Some(
-        points
-            .iter()
-            .map(|(x, y)| y - y0 - slope * (x - x0))
-            .collect(),
-    )
+    Some(std::array::from_fn(|i| {
+        values[i] - y0 - slope * (i as f64 - x0)
+    }))
 }
 
 /// Correlation of pairs, and the standard deviation of the second ones.

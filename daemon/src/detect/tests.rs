@@ -180,6 +180,21 @@ fn what_cannot_wait_is_raised_within_a_minute() {
     );
 }
 
+/// A sixteenth of half a year is longer than the longest ring.
+#[test]
+fn what_was_well_for_half_a_year_may_still_begin_to_leak() {
+    let day = 86_400.0;
+    let mut noise = Noise::new(12);
+    let flags = fresh(series(190.0 * day, 600.0, |t| {
+        500.0 + 100.0 * ((t - 180.0 * day) / day).max(0.0) + noise.normal()
+    }));
+    assert_eq!(climbs(&flags), 1, "{flags:?}");
+    assert!(
+        (180.0 * day..181.5 * day).contains(&seconds(&flags[0])),
+        "{flags:?}"
+    );
+}
+
 #[test]
 fn a_leak_under_a_daily_rhythm_shows_from_day_to_day() {
     let day = 86_400.0;

@@ -39,10 +39,11 @@ const PATIENCE: f64 = 0.25;
 const LEAST_PATIENCE_S: f64 = 300.0;
 const MOST_PATIENCE_S: f64 = 6.0 * HOUR_S;
 
-/// It must also span this share of what is known of the task: what has been well for a week is not ill for a minute. A rise to
+/// It must also span a share of what is known of the task, of which a week counts at most: what has been well for a week is not ill for a minute. A rise to
 /// more than e times the level needs less. Rates and delays come in episodes, and need more: an eighth of a day.
+pub const KNOWN_S: f64 = 7.0 * DAY_S;
 const HISTORY: f64 = 1.0 / 16.0;
-const HISTORY_LARGE: f64 = 1.0 / 64.0;
+const HISTORY_LARGE: f64 = 1.0 / 32.0;
 const HISTORY_FLOW: f64 = 1.0 / 8.0;
 
 /// Rates and delays wander. In the first ring of all there is nothing to compare with: they must be known for longer.
@@ -102,7 +103,7 @@ pub struct Verdict {
 
 /// Can a ring of such a length be long enough at all, whatever is in it?
 pub fn may_be_long_enough(channel: Channel, horizon_s: f64, history_s: f64) -> bool {
-    let least = LEAST_PATIENCE_S.max(history_s * HISTORY_LARGE);
+    let least = LEAST_PATIENCE_S.max(history_s.min(KNOWN_S) * HISTORY_LARGE);
     let has_past = channel.is_floor() || history_s >= PAST * horizon_s;
     has_past && horizon_s >= least.max(flow_patience_s(channel, history_s))
 }
@@ -179,7 +180,7 @@ fn patience_s(channel: Channel, relative: f64, forecast: &Forecast, context: &Co
     } else {
         HISTORY
     };
-    let known = context.history_s * share;
+    let known = context.history_s.min(KNOWN_S) * share;
     left.max(known)
         .max(flow_patience_s(channel, context.history_s))
 }

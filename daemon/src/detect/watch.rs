@@ -7,12 +7,13 @@ use super::{
     kinds::{Kinds, Sight},
     ledger::{DayOverDay, Ledger},
     levels::{Completed, Levels},
-    median::median_of,
+    median::{median, median_of},
     reading::Reading,
     ring::BLOCKS,
     runaway::{Fast, Runaway},
     shape::{Outline, Shape},
     verdict::{Context, Verdict, judge, may_be_long_enough, may_climb},
+    waits::Spare,
 };
 use crate::stream::{Evidence, FlagKind, Metric, Moment};
 
@@ -23,6 +24,9 @@ const LOOKS: [usize; 2] = [BLOCKS, BLOCKS / 4 * 3];
 
 /// For how long a climb stays raised that was too fast for rings.
 const FAST_HOLDS_S: f64 = 600.0;
+
+/// Windows after which it is looked at what is no climb: what a process does at first is not usual, and most live shortly.
+const SETTLED: u32 = 6;
 
 /// Metrics that share an alarm: one finding about delays is enough.
 const ALARMS: usize = 8;
@@ -48,6 +52,7 @@ pub struct Scratch {
     slopes: Vec<f64>,
     completed: Vec<Completed>,
     seen: Vec<(Channel, Sight)>,
+    spare: Spare,
 }
 
 /// A process, or a group of threads.
@@ -55,7 +60,10 @@ pub struct Scratch {
 pub struct Watch {
     levels: Levels,
     ledger: Box<Ledger>,
-    kinds: Box<Kinds>,
+    /// From when on it has settled.
+    kinds: Option<Box<Kinds>>,
+    /// Windows until then.
+    unsettled: u32,
     /// Of committed memory and of threads.
     runaways: [Runaway; 2],
     /// Its age when the first window began.
@@ -88,7 +96,8 @@ impl Watch {
             window_s: first.seconds,
             levels,
             ledger: Box::new(Ledger::new()),
-            kinds: Box::new(Kinds::new()),
+            kinds: None,
+            unsettled: SETTLED,
             runaways: [Runaway::new(), Runaway::new()],
             alarms: std::array::from_fn(|_| Alarm::default()),
         }
@@ -98,7 +107,8 @@ impl Watch {
     pub fn add(&mut self, reading: &Reading, scratch: &mut Scratch, findings: &mut Vec<Finding>) {
         let now_s = self.levels.seconds(reading.ts);
         scratch.completed.clear();
-        self.levels.add(reading, &mut scratch.completed);
+        self.levels
+            .add(reading, &mut scratch.completed, &mut scratch.spare);
         for completed in &scratch.completed {
             for channel in JUDGED {
                 if let Some(climb) = self.look(channel, *completed, reading, &mut scratch.slopes) {
@@ -106,10 +116,16 @@ impl Watch {
                 }
             }
             self.pass(*completed, now_s, findings);
-            self.kinds.look(&self.levels, *completed, &mut scratch.seen);
+            if let Some(kinds) = &mut self.kinds {
+                kinds.look(&self.levels, *completed, &mut scratch.seen);
+            }
         }
         self.run_away(now_s, reading, findings);
-        self.kinds.add(now_s, reading, &mut scratch.seen);
+        match &mut self.kinds {
+            Some(kinds) => kinds.add(now_s, reading, &mut scratch.seen),
+            None if self.unsettled > 0 => self.unsettled -= 1,
+            None => self.kinds = Some(Box::new(Kinds::new())),
+        }
         if self.ledger.add(now_s, reading) {
             self.compare_days(now_s, findings);
         }
@@ -147,12 +163,11 @@ impl Watch {
 
     /// An hour is complete.
     fn compare_days(&mut self, now_s: f64, findings: &mut Vec<Finding>) {
-        let days: Vec<DayOverDay> = self.ledger.climbs().collect();
-        for days in days {
+        for days in self.ledger.climbs().into_iter().flatten() {
             self.found(days.channel, now_s, self.day_climb(&days, now_s), findings);
         }
         for rhythm in self.ledger.rhythms() {
-            if self.kinds.is_daily() {
+            if self.kinds.as_mut().is_some_and(|kinds| kinds.is_daily()) {
                 let since = self.levels.moment((now_s - DAY_S).max(0.0));
                 let evidence = evidence::of_rhythm(&rhythm, self.window_s);
                 findings.push(event(FlagKind::Periodic, rhythm.channel, since, evidence));
@@ -208,14 +223,13 @@ impl Watch {
         if history_s < horizon_s || !may_be_long_enough(channel, horizon_s, history_s) {
             return None;
         }
-        let ring = self.levels.ring(level, channel)?;
-        let all = ring.blocks(position);
+        let all = self.levels.blocks(completed, channel)?;
         let (before, blocks) = all.split_at(BLOCKS - length);
         let context = Context {
             horizon_s,
             age_s: self.age_s + history_s,
             history_s,
-            record: ring.record(position).max(held(before)),
+            record: self.levels.record(completed, channel).max(held(before)),
             limit: limit(channel, reading),
         };
         let verdict = self.judge(channel, completed, blocks, &context, slopes)?;
@@ -250,8 +264,7 @@ impl Watch {
         }
         let shape = Shape::of(blocks, slopes)?;
         judge(channel, shape, context, || {
-            let load = self.levels.ring(completed.level, Channel::Load)?;
-            let load = load.blocks(completed.position);
+            let load = self.levels.blocks(completed, Channel::Load)?;
             Shape::of(&load[BLOCKS - blocks.len()..], slopes)
         })
     }
@@ -305,34 +318,33 @@ impl Watch {
     /// A block is complete: what is raised may be over.
     fn pass(&mut self, completed: Completed, now_s: f64, findings: &mut Vec<Finding>) {
         let levels = &self.levels;
+        let finest = levels.finest();
         for alarm in &mut self.alarms {
-            let Some((level, _)) = alarm.source() else {
-                if completed.level == 0 {
-                    findings.extend(alarm.pass(now_s, |_, _| f64::NAN).map(finding));
+            let source = alarm.source().filter(|(level, _)| *level >= finest);
+            let Some((level, channel)) = source else {
+                if completed.level == finest {
+                    findings.extend(alarm.pass(now_s, f64::NAN).map(finding));
                 }
                 continue;
             };
             if level != completed.level {
                 continue;
             }
-            let stands = |level: usize, channel: Channel| {
-                levels.ring(level, channel).map_or(f64::NAN, |ring| {
-                    let blocks = ring.blocks(completed.position);
-                    median_of(&mut blocks[BLOCKS - 3..].to_vec())
-                })
-            };
+            let blocks = levels.blocks(completed, channel);
+            let stands = blocks.map_or(f64::NAN, |blocks| median(&blocks[BLOCKS - 3..]));
             findings.extend(alarm.pass(now_s, stands).map(finding));
         }
     }
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
+        let kinds = self.kinds.as_ref();
         self.levels.heap_bytes()
             + size_of::<Ledger>()
             + self.ledger.heap_bytes()
-            + size_of::<Kinds>()
             + self.runaways.iter().map(Runaway::heap_bytes).sum::<usize>()
-            + self.kinds.heap_bytes()
+            + self.alarms.iter().map(Alarm::heap_bytes).sum::<usize>()
+            + kinds.map_or(0, |kinds| size_of::<Kinds>() + kinds.heap_bytes())
     }
 }
 
