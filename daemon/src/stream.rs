@@ -888,6 +888,9 @@ pub enum FlagState {
     Updated,
     /// No longer so.
     Cleared,
+    /// It climbs, but no more than the load does. A single record about a stretch of time, and no alarm: nothing is raised by it and nothing
+    /// to be cleared.
+    Explained,
 }
 
 /// Kind of change.
@@ -971,9 +974,12 @@ pub struct Evidence {
     /// Highest level held before the time looked at; absent if nothing is known of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record_before: Option<f64>,
-    /// How many times as much the service had to do at the end, by its switches; absent if no more than before.
+    /// How many times as much the service had to do at the end, at most; absent if no more than before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_ratio: Option<f64>,
+    /// By what that was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
     /// For a climb from day to day: share of hours that are higher than the same hour of the day before, on the worse
     /// of two days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -987,6 +993,16 @@ pub struct Evidence {
     /// What spoke against it, though not enough.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub against: Vec<String>,
+}
+
+/// What tells how much a service has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Load {
+    /// How often it got a CPU.
+    Switches,
+    /// Its CPU time. Only where a switch costs as much as before: what gets worse takes more CPU time, too.
+    Cpu,
 }
 
 /// When a climb arrives somewhere.

@@ -37,6 +37,8 @@ pub enum Change {
     Updated,
     /// It does not climb any more.
     Cleared,
+    /// It climbs as the load does.
+    Explained,
 }
 
 /// The climb of a metric that is raised.
@@ -56,10 +58,14 @@ const REMEMBERED: usize = 16;
 const AGREE: usize = 3;
 const WITHIN_BLOCKS: f64 = 5.0;
 
+/// After it was said that the load explains a climb, it is not said again for so long: load comes back every day.
+const EXPLAINED_QUIET_S: f64 = 86_400.0;
+
 /// State of a metric.
 #[derive(Debug, Default)]
 pub struct Alarm {
     raised: Option<Box<Raised>>,
+    explained_until_s: f64,
     quiet_until_s: f64,
     /// When looks passed, and the horizons of these, oldest first.
     passed: Vec<(f64, f64)>,
@@ -95,6 +101,15 @@ impl Alarm {
     pub fn source(&self) -> Option<(usize, Channel)> {
         let climb = &self.raised.as_ref()?.climb;
         Some((climb.level?, climb.channel))
+    }
+
+    /// Enough looks have passed, but the load explains them. Is that to be said?
+    pub fn explained(&mut self, now_s: f64, horizon_s: f64) -> bool {
+        let is_news = now_s >= self.explained_until_s && !self.is_raised();
+        // As long as it goes on, it is one stretch.
+        let until_s = now_s + horizon_s.max(if is_news { EXPLAINED_QUIET_S } else { 0.0 });
+        self.explained_until_s = self.explained_until_s.max(until_s);
+        is_news
     }
 
     /// Enough looks have passed.

@@ -16,6 +16,32 @@ impl Floor {
     }
 }
 
+/// A sum over windows that say what it is of, and the length of these.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flow {
+    sum: u64,
+    seconds: f32,
+}
+
+impl Flow {
+    fn add(&mut self, more: Option<u64>, seconds: f64) {
+        if let Some(more) = more {
+            self.sum += more;
+            self.seconds += seconds as f32;
+        }
+    }
+
+    fn merge(&mut self, next: Self) {
+        self.sum += next.sum;
+        self.seconds += next.seconds;
+    }
+
+    /// Logarithm of what there is a second. Half of one more than there were, so that none has a logarithm, too.
+    fn logarithm(self) -> f64 {
+        ((self.sum as f64 + 0.5) / f64::from(self.seconds)).ln()
+    }
+}
+
 /// Sums over windows, which may be added to those of the next stretch.
 #[derive(Clone, Debug)]
 pub struct Block {
@@ -27,8 +53,10 @@ pub struct Block {
     descriptors: Floor,
     /// Sum of logarithms, and of how many.
     mapped: (f64, u32),
-    /// Threads created, in windows that say so, and the length of these.
-    created: (u64, f64),
+    /// Threads created.
+    created: Flow,
+    switches: Flow,
+    cpu_ns: Flow,
     waits: Option<Box<Waits>>,
 }
 
@@ -43,7 +71,9 @@ impl Default for Block {
             threads: nothing,
             descriptors: nothing,
             mapped: (0.0, 0),
-            created: (0, 0.0),
+            created: Flow::default(),
+            switches: Flow::default(),
+            cpu_ns: Flow::default(),
             waits: None,
         }
     }
@@ -65,10 +95,9 @@ impl Block {
         self.descriptors.add(reading.descriptors);
         self.mapped.0 += reading.mapped;
         self.mapped.1 += 1;
-        if let Some(created) = reading.created {
-            self.created.0 += created;
-            self.created.1 += reading.seconds;
-        }
+        self.created.add(reading.created, reading.seconds);
+        self.switches.add(reading.switches, reading.seconds);
+        self.cpu_ns.add(reading.cpu_ns, reading.seconds);
         if let Some(waits) = &reading.waits {
             self.waits.get_or_insert_with(|| spare.take()).add(waits);
         }
@@ -84,8 +113,9 @@ impl Block {
         self.descriptors.add(next.descriptors.0);
         self.mapped.0 += next.mapped.0;
         self.mapped.1 += next.mapped.1;
-        self.created.0 += next.created.0;
-        self.created.1 += next.created.1;
+        self.created.merge(next.created);
+        self.switches.merge(next.switches);
+        self.cpu_ns.merge(next.cpu_ns);
         match (&mut self.waits, next.waits) {
             (Some(waits), Some(more)) => {
                 waits.add(&more);
@@ -120,19 +150,13 @@ impl Block {
             (Channel::Threads, self.threads.0),
             (Channel::Descriptors, self.descriptors.0),
             (Channel::Mapped, self.mapped.0 / f64::from(self.mapped.1)),
-            // Half a thread more than there were, so that none has a logarithm, too.
-            (
-                Channel::Created,
-                ((self.created.0 as f64 + 0.5) / self.created.1).ln(),
-            ),
+            (Channel::Created, self.created.logarithm()),
             (Channel::Typical, of_waits(waits.map(|w| w.typical))),
             (Channel::Heavy, of_waits(waits.map(|w| w.heavy))),
             (Channel::Beyond8, of_waits(waits.map(|w| w.beyond_8))),
             (Channel::Beyond32, of_waits(waits.map(|w| w.beyond_32))),
-            (
-                Channel::Load,
-                of_waits(waits.map(|w| ((w.count as f64 + 0.5) / self.seconds).ln())),
-            ),
+            (Channel::Load, self.switches.logarithm()),
+            (Channel::Cpu, self.cpu_ns.logarithm()),
         ] {
             values[channel as usize] = if value.is_finite() { value } else { f64::NAN };
         }

@@ -29,6 +29,7 @@ pub fn nothing() -> Evidence {
         keeps_speed: None,
         record_before: None,
         load_ratio: None,
+        load: None,
         hours_higher: None,
         every_ns: None,
         forecast: None,
@@ -67,7 +68,8 @@ pub fn of_ring(
         noise: Some(shape.sigma / rise),
         keeps_speed: Some(shape.outline.keeps_speed()),
         record_before: context.record.is_finite().then(|| unit(context.record)),
-        load_ratio: verdict.load_rise.map(f64::exp),
+        load_ratio: verdict.load.map(|load| load.rise.exp()),
+        load: verdict.load.map(|load| load.by),
         forecast: forecast(channel, verdict, interval, context),
         against: verdict.doubts(context),
         ..nothing()

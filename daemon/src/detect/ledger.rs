@@ -84,8 +84,10 @@ struct Hour {
     threads: f64,
     /// Sum of logarithms, and of how many.
     mapped: (f64, u32),
-    /// Likewise; of windows in which they were measured, if there are any.
-    waits: Option<(f64, u64)>,
+    /// Likewise.
+    waits: (f64, u64),
+    /// Switches, in windows that say so, and the length of these.
+    switches: (u64, f64),
 }
 
 /// Hours of one series set.
@@ -107,7 +109,8 @@ impl Hour {
         committed: f64::NAN,
         threads: f64::NAN,
         mapped: (0.0, 0),
-        waits: None,
+        waits: (0.0, 0),
+        switches: (0, 0.0),
     };
 
     fn add(&mut self, reading: &Reading) {
@@ -117,23 +120,23 @@ impl Hour {
         self.mapped.0 += reading.mapped;
         self.mapped.1 += 1;
         if let Some(more) = &reading.statistics {
-            let waits = self.waits.get_or_insert_default();
-            waits.0 += more.logs;
-            waits.1 += more.count;
+            self.waits.0 += more.logs;
+            self.waits.1 += more.count;
+        }
+        if let Some(switches) = reading.switches {
+            self.switches.0 += switches;
+            self.switches.1 += reading.seconds;
         }
     }
 
     /// As logarithms, floors too, in the order of what is compared; the load behind them.
     fn values(&self) -> [f32; KEPT] {
-        let waits = self
-            .waits
-            .map_or((f64::NAN, f64::NAN), |(logs, count)| (logs, count as f64));
         [
             self.committed.max(1e-9).ln() + 0.0 * self.committed,
             self.threads.max(1e-9).ln() + 0.0 * self.threads,
             self.mapped.0 / f64::from(self.mapped.1),
-            waits.0 / waits.1,
-            ((waits.1 + 0.5) / self.seconds).ln(),
+            self.waits.0 / self.waits.1 as f64,
+            ((self.switches.0 as f64 + 0.5) / self.switches.1).ln(),
         ]
         .map(|value| {
             if value.is_finite() {

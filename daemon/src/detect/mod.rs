@@ -16,6 +16,7 @@ mod extremes;
 mod kinds;
 mod ledger;
 mod levels;
+mod load;
 mod median;
 mod reading;
 mod ring;
@@ -449,7 +450,7 @@ impl Subject {
             .raised
             .iter()
             .position(|(metric, _)| *metric == finding.metric)
-            .filter(|_| finding.kind == FlagKind::Climb && finding.change != Change::Raised);
+            .filter(|_| matches!(finding.change, Change::Updated | Change::Cleared));
         let mut flag = match known {
             Some(at) => self.raised.swap_remove(at).1,
             None => about.raise(tally, &finding),
@@ -458,6 +459,7 @@ impl Subject {
         flag.state = match finding.change {
             Change::Raised => FlagState::Raised,
             Change::Updated => FlagState::Updated,
+            Change::Explained => FlagState::Explained,
             Change::Cleared => FlagState::Cleared,
         };
         flag.since = finding.since;
@@ -466,10 +468,10 @@ impl Subject {
         if finding.kind == FlagKind::Climb {
             match flag.state {
                 FlagState::Raised => tally.raised += 1,
-                FlagState::Updated => {}
+                FlagState::Updated | FlagState::Explained => {}
                 FlagState::Cleared => tally.raised -= 1,
             }
-            if flag.state != FlagState::Cleared {
+            if matches!(flag.state, FlagState::Raised | FlagState::Updated) {
                 self.raised.push((finding.metric, flag.clone()));
             }
         }

@@ -31,6 +31,10 @@ pub struct Reading {
     pub waits: Option<Waits>,
     /// Statistics of these.
     pub statistics: Option<WaitStatistics>,
+    /// How often it got a CPU.
+    pub switches: Option<u64>,
+    /// CPU time used, in nanoseconds.
+    pub cpu_ns: Option<u64>,
     /// Most memory that it may use, if that is known.
     pub memory_limit: Option<f64>,
     /// Most threads, likewise.
@@ -47,6 +51,7 @@ impl Reading {
         let (memory, kernel) = (&window.memory, &window.kernel);
         let gauge = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
         let waits = waits(window, reader);
+        let statistics = waits.as_ref().map(Waits::statistics);
         let threads = window
             .threads
             .map(|threads| threads.live)
@@ -61,8 +66,10 @@ impl Reading {
             descriptors: gauge(kernel.fds),
             mapped: mapped(mapped_bytes(window), seconds),
             created: window.threads.map(|threads| threads.created),
-            statistics: waits.as_ref().map(Waits::statistics),
+            switches: statistics.map(|waits| waits.count).or(kernel.run_count),
+            statistics,
             waits,
+            cpu_ns: kernel.cpu_ns,
             memory_limit: kernel.memory_limit_bytes.map(|bytes| bytes as f64),
             tasks_limit: kernel.tasks_limit.map(|tasks| tasks as f64),
         })
@@ -75,6 +82,7 @@ impl Reading {
         mapped_bytes: Option<u64>,
         waits: Option<Waits>,
     ) -> Self {
+        let statistics = waits.as_ref().map(Waits::statistics);
         Self {
             ts,
             seconds,
@@ -85,8 +93,10 @@ impl Reading {
             descriptors: f64::NAN,
             mapped: mapped(mapped_bytes, seconds),
             created: None,
-            statistics: waits.as_ref().map(Waits::statistics),
+            switches: statistics.map(|waits| waits.count),
+            statistics,
             waits,
+            cpu_ns: None,
             memory_limit: None,
             tasks_limit: None,
         }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     histogram::{DelayCounts, Summariser},
-    stream::{DelaySummary, KernelSummary, MemorySummary, ThreadSummary},
+    stream::{DelaySummary, KernelSummary, Load, MemorySummary, ThreadSummary},
 };
 use slowburn_common::histogram::bucket;
 use slowburn_probes::event::Delays;
@@ -213,23 +213,81 @@ fn a_leak_under_a_daily_rhythm_shows_from_day_to_day() {
     assert!(flags.iter().any(|flag| flag.kind == FlagKind::Periodic));
 }
 
-#[test]
-fn growth_that_follows_the_load_is_not_flagged() {
+/// Flags on memory, over twelve hours, when all of these have grown so many times at their end.
+fn grown(memory: f64, switches: f64, cpu: Option<f64>) -> Vec<Flag> {
     let mut summariser = Summariser::default();
     let mut noise = Noise::new(9);
-    let mut with_load = |follows: bool| {
-        let mut windows = Vec::new();
-        for i in 1..=1440_u32 {
-            let t = f64::from(i) * 30.0;
-            let load = 1.0 + t / 43_200.0;
-            let grown = if follows { 1.0 + t / 43_200.0 } else { 1.0 };
-            let mut window = committed(t, 30.0, 300.0 * load + noise.normal());
-            window.delay = Some(waits(&mut summariser, 20_000, (3000.0 * grown) as u32));
-            windows.push(window);
-        }
-        climbs(&fresh(windows))
+    let windows = (1..=1440_u32).map(move |i| {
+        let t = f64::from(i) * 30.0;
+        let times = |end: f64| 1.0 + (end - 1.0) * t / 43_200.0;
+        let mut window = committed(t, 30.0, 300.0 * times(memory) + noise.normal());
+        window.delay = Some(waits(
+            &mut summariser,
+            20_000,
+            (3000.0 * times(switches) + 30.0 * noise.normal()) as u32,
+        ));
+        window.kernel.cpu_ns =
+            cpu.map(|cpu| (1e9 * times(cpu) * (1.0 + 0.01 * noise.normal())) as u64);
+        window
+    });
+    let mut flags = fresh(windows);
+    flags.retain(|flag| flag.metric == Metric::CommittedBytes && flag.state != FlagState::Updated);
+    flags
+}
+
+#[test]
+fn growth_that_follows_the_load_is_said_and_not_flagged() {
+    let flags = grown(2.0, 2.0, None);
+    assert_eq!(kinds(&flags), [(FlagKind::Climb, FlagState::Explained)]);
+    let evidence = &flags[0].evidence;
+    assert_eq!(evidence.load, Some(Load::Switches));
+    assert!(
+        evidence
+            .load_ratio
+            .is_some_and(|ratio| ratio > evidence.now / evidence.baseline),
+        "{evidence:?}"
+    );
+    assert!(
+        flags[0].summary.contains("climbs as the load does"),
+        "{}",
+        flags[0].summary
+    );
+    // The same growth without the load, or with far less of it.
+    for load in [1.0, 1.2] {
+        let flags = grown(2.0, load, None);
+        assert_eq!(
+            kinds(&flags),
+            [(FlagKind::Climb, FlagState::Raised)],
+            "{load}"
+        );
+    }
+}
+
+/// A collector has more to do the larger the heap is: that is the leak, and not the load.
+#[test]
+fn what_a_leak_costs_does_not_explain_it() {
+    for flags in [
+        grown(2.0, 1.0, Some(2.0)),
+        grown(2.0, 1.0, Some(3.0)),
+        grown(2.0, 1.2, Some(2.0)),
+    ] {
+        assert_eq!(
+            kinds(&flags),
+            [(FlagKind::Climb, FlagState::Raised)],
+            "{flags:?}"
+        );
+    }
+}
+
+/// Who has more to do does more a switch: CPU time may show a little more of the load than the switches.
+#[test]
+fn cpu_time_is_load_where_a_switch_costs_the_same() {
+    let explained_by = |flags: &[Flag]| match flags {
+        [flag] if flag.state == FlagState::Explained => flag.evidence.load,
+        _ => None,
     };
-    assert_eq!((with_load(true), with_load(false)), (0, 1));
+    assert_eq!(explained_by(&grown(1.8, 1.5, None)), None);
+    assert_eq!(explained_by(&grown(1.8, 1.5, Some(1.8))), Some(Load::Cpu));
 }
 
 /// So many waits of one length.

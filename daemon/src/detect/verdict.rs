@@ -5,8 +5,10 @@
 
 use super::{
     channel::Channel,
+    load::Rise,
     shape::{Outline, Shape},
 };
+use crate::stream::Load;
 
 const HOUR_S: f64 = 3600.0;
 const DAY_S: f64 = 86_400.0;
@@ -55,10 +57,6 @@ const UNKNOWN_LIMIT: f64 = 4.0;
 /// From this horizon on growth is compared with the load's.
 const LOAD_HORIZON_S: f64 = HOUR_S;
 
-/// The load must have changed by so much, that significantly, to explain anything.
-const LOAD_SIGNIFICANCE: f64 = 2.0;
-const LOAD_LEAST: f64 = 0.1;
-
 /// For so long there is no other day to compare with.
 const FIRST_DAY_S: f64 = 26.0 * HOUR_S;
 
@@ -95,8 +93,8 @@ pub struct Verdict {
     pub shape: Shape,
     /// Has the load grown as much?
     pub explained: bool,
-    /// How far the load has risen, as a logarithm, if it has.
-    pub load_rise: Option<f64>,
+    /// How far the load has risen, if it has.
+    pub load: Option<Rise>,
     /// What is left.
     pub forecast: Forecast,
 }
@@ -130,13 +128,13 @@ fn outline_speaks_for(outline: &Outline, context: &Context) -> bool {
         && outline.keeps_speed() >= speed
 }
 
-/// Judges a ring of which the outline speaks for a climb. `load` gives the load's ring of the same time and is only asked
-/// if all else does, too. `None` if it does not climb.
+/// Judges a ring of which the outline speaks for a climb. `load` says how the load has risen in the same time and is only
+/// asked if all else does, too. `None` if it does not climb.
 pub fn judge(
     channel: Channel,
     shape: Shape,
     context: &Context,
-    load: impl FnOnce() -> Option<Shape>,
+    load: impl FnOnce() -> Option<Rise>,
 ) -> Option<Verdict> {
     let outline = &shape.outline;
     let forecast = forecast(channel, &shape, context);
@@ -152,13 +150,12 @@ pub fn judge(
         return None;
     }
     let compare = context.horizon_s >= LOAD_HORIZON_S;
-    let load_rise = compare.then(load).flatten();
-    let load_rise = load_rise.as_ref().and_then(significant_load);
+    let load = compare.then(load).flatten();
     let factor = channel.load_factor(context.history_s < FIRST_DAY_S);
     Some(Verdict {
-        explained: load_rise.is_some_and(|load| relative <= factor * load),
+        explained: load.is_some_and(|load| relative <= factor * load.rise),
         shape,
-        load_rise,
+        load,
         forecast,
     })
 }
@@ -191,14 +188,6 @@ fn flow_patience_s(channel: Channel, history_s: f64) -> f64 {
     } else {
         history_s.min(DAY_S) * HISTORY_FLOW
     }
-}
-
-/// Upper end of the load's rise, if it has risen.
-fn significant_load(shape: &Shape) -> Option<f64> {
-    let risen = shape.significance() > LOAD_SIGNIFICANCE && shape.rise() > LOAD_LEAST;
-    // The standard error of a line's rise is the residuals' deviation by the root of n/12.
-    let error = shape.sigma * (12.0 / shape.blocks as f64).sqrt();
-    risen.then_some(shape.rise() + LOAD_SIGNIFICANCE * error)
 }
 
 fn forecast(channel: Channel, shape: &Shape, context: &Context) -> Forecast {
@@ -268,13 +257,16 @@ impl Verdict {
             above < 0.8,
             format!("it had {:.0} % of the rise before", 100.0 * (1.0 - above)),
         );
-        doubt(
-            self.load_rise.is_some(),
-            format!(
-                "there was more to do: {:.2} times as many switches",
-                self.load_rise.unwrap_or(0.0).exp()
-            ),
-        );
+        if let Some(load) = self.load {
+            doubts.push(format!(
+                "there was more to do: {:.2} times as {}",
+                load.rise.exp(),
+                match load.by {
+                    Load::Switches => "many switches",
+                    Load::Cpu => "much CPU time, at the same cost a switch",
+                }
+            ));
+        }
         doubts
     }
 }

@@ -7,6 +7,7 @@ use super::{
     kinds::{Kinds, Sight},
     ledger::{DayOverDay, Ledger},
     levels::{Completed, Levels},
+    load,
     median::{median, median_of},
     reading::Reading,
     ring::BLOCKS,
@@ -111,8 +112,10 @@ impl Watch {
             .add(reading, &mut scratch.completed, &mut scratch.spare);
         for completed in &scratch.completed {
             for channel in JUDGED {
-                if let Some(climb) = self.look(channel, *completed, reading, &mut scratch.slopes) {
-                    self.found(channel, now_s, climb, findings);
+                match self.look(channel, *completed, reading, &mut scratch.slopes) {
+                    Some((climb, false)) => self.found(channel, now_s, climb, findings),
+                    Some((climb, true)) => findings.push(finding((Change::Explained, climb))),
+                    None => {}
                 }
             }
             self.pass(*completed, now_s, findings);
@@ -196,14 +199,14 @@ impl Watch {
     }
 
     /// Looks at a ring that has a new block, whole and at its last three quarters. Gives the climb if enough looks have
-    /// passed.
+    /// passed, and whether the load explains it.
     fn look(
         &mut self,
         channel: Channel,
         completed: Completed,
         reading: &Reading,
         slopes: &mut Vec<f64>,
-    ) -> Option<Climb> {
+    ) -> Option<(Climb, bool)> {
         LOOKS
             .into_iter()
             .find_map(|length| self.look_at(length, channel, completed, reading, slopes))
@@ -216,7 +219,7 @@ impl Watch {
         completed: Completed,
         reading: &Reading,
         slopes: &mut Vec<f64>,
-    ) -> Option<Climb> {
+    ) -> Option<(Climb, bool)> {
         let Completed { level, position } = completed;
         let unit_s = self.levels.block_s(level);
         let (horizon_s, history_s) = (unit_s * length as f64, (position + 1) as f64 * unit_s);
@@ -234,13 +237,18 @@ impl Watch {
         };
         let verdict = self.judge(channel, completed, blocks, &context, slopes)?;
         let alarm = &mut self.alarms[alarm_of(channel)];
-        if verdict.explained || !alarm.pass_look(history_s, horizon_s, unit_s) {
+        let told = if verdict.explained {
+            alarm.explained(history_s, horizon_s)
+        } else {
+            alarm.pass_look(history_s, horizon_s, unit_s)
+        };
+        if !told {
             return None;
         }
         let interval = verdict.shape.interval(blocks, slopes);
         let outline = &verdict.shape.outline;
         let evidence = evidence::of_ring(channel, &verdict, interval, &context, self.window_s);
-        Some(Climb {
+        let climb = Climb {
             channel,
             level: Some(level),
             horizon_s,
@@ -248,7 +256,8 @@ impl Watch {
             now: outline.top(),
             since: self.onset(completed, blocks, outline),
             evidence,
-        })
+        };
+        Some((climb, verdict.explained))
     }
 
     fn judge(
@@ -264,8 +273,8 @@ impl Watch {
         }
         let shape = Shape::of(blocks, slopes)?;
         judge(channel, shape, context, || {
-            let load = self.levels.blocks(completed, Channel::Load)?;
-            Shape::of(&load[BLOCKS - blocks.len()..], slopes)
+            let ring = |load| self.levels.blocks(completed, load);
+            load::rise(blocks.len(), ring, slopes)
         })
     }
 

@@ -84,6 +84,7 @@ impl Terminal {
     fn flag(&mut self, flag: &Flag) {
         let mark = match flag.state {
             FlagState::Cleared => "cleared",
+            FlagState::Explained => "explained",
             _ => "FLAG",
         };
         self.say(&format!("{mark} {}: {}", flag.id, flag.summary));
