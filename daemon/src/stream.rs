@@ -829,12 +829,21 @@ pub struct KernelSummary {
     /// Time the hypervisor ran something else, over all CPUs. It is not in the waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_steal_ns: Option<u64>,
-    /// Most memory that the process's cgroup may use.
+    /// Most memory that the process's cgroup may use, or a cgroup above it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<u64>,
-    /// Most tasks that its cgroup may have.
+    /// Most tasks that these may have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tasks_limit: Option<u64>,
+    /// Largest address space that the process may have (`RLIMIT_AS`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address_space_limit_bytes: Option<u64>,
+    /// Most file descriptors that it may have open (`RLIMIT_NOFILE`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fds_limit: Option<u64>,
+    /// Memory of the machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_memory_bytes: Option<u64>,
 }
 
 /// Something is slowly getting worse, or no longer is.

@@ -89,16 +89,21 @@ fn forecast(
 ) -> Option<Forecast> {
     let shape = &verdict.shape;
     let top = shape.outline.top();
-    let limit = verdict.forecast.is_limit;
-    let level = match (limit, channel.is_floor()) {
-        (true, _) => verdict.forecast.level,
-        (false, true) => 2.0 * top,
-        (false, false) => top + 2.0_f64.ln(),
+    let limit = verdict.forecast.limit.filter(|limit| *limit > top);
+    let doubled = if channel.is_floor() {
+        2.0 * top
+    } else {
+        top + 2.0_f64.ln()
     };
+    let level = limit.unwrap_or(doubled);
     let block_s = context.horizon_s / shape.blocks as f64;
     let after = |slope: f64| (slope > 0.0).then(|| nanoseconds((level - top) / slope * block_s));
     Some(Forecast {
-        reaches: if limit { Bound::Limit } else { Bound::Doubling },
+        reaches: if limit.is_some() {
+            Bound::Limit
+        } else {
+            Bound::Doubling
+        },
         level: channel.unit(level),
         in_ns: after(shape.slope)?,
         soonest_ns: after(interval.1)?,

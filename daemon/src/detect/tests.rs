@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     histogram::{DelayCounts, Summariser},
-    stream::{DelaySummary, KernelSummary, Load, MemorySummary, ThreadSummary},
+    stream::{Bound, DelaySummary, KernelSummary, Load, MemorySummary, ThreadSummary},
 };
 use slowburn_common::histogram::bucket;
 use slowburn_probes::event::Delays;
@@ -143,6 +143,52 @@ fn a_leak_is_raised_updated_and_cleared() {
     );
     assert_eq!(climbs(&flags), 1, "{:?}", kinds(&flags));
     assert!(flags.iter().all(|flag| flag.id == "f1"));
+}
+
+/// Each kind of memory arrives at a limit of its own; files and threads at theirs.
+#[test]
+fn climbs_arrive_at_their_limits() {
+    let forecast = |metric: Metric, set: fn(&mut Window, f64)| {
+        let flags = fresh((1..=1440).map(|i| {
+            let end_s = 5.0 * f64::from(i);
+            let mut window = empty(end_s, 5.0);
+            window.kernel.memory_limit_bytes = Some(900 << 20);
+            window.kernel.tasks_limit = Some(2000);
+            window.kernel.fds_limit = Some(1024);
+            window.kernel.address_space_limit_bytes = Some(4 << 30);
+            window.kernel.host_memory_bytes = Some(16 << 30);
+            set(&mut window, 1.0 + end_s / 3600.0);
+            window
+        }));
+        let flag = flags.into_iter().find(|flag| flag.metric == metric);
+        let forecast = flag.and_then(|flag| flag.evidence.forecast);
+        let forecast = forecast.expect("a climb with a forecast");
+        assert_eq!(forecast.reaches, Bound::Limit, "{metric:?}");
+        forecast.level
+    };
+    let rss = forecast(Metric::RssBytes, |window, times| {
+        window.kernel.rss_bytes = Some((times * 250.0 * MIB) as u64);
+    });
+    let committed = forecast(Metric::CommittedBytes, |window, times| {
+        window.memory.standing_committed_bytes = Some((times * 250.0 * MIB) as u64);
+        window.memory.standing_reserved_bytes = Some((times * 250.0 * MIB) as u64 + (1 << 30));
+    });
+    let fds = forecast(Metric::Fds, |window, times| {
+        window.kernel.fds = Some((times * 100.0) as u64);
+    });
+    let threads = forecast(Metric::ThreadsLive, |window, times| {
+        window.kernel.threads = Some((times * 100.0) as u64);
+    });
+    let gib = 1024.0 * MIB;
+    let near = |level: f64, expected: f64| (level / expected - 1.0).abs() < 1e-3;
+    assert!(
+        near(rss, 900.0 * MIB) && near(committed, 3.0 * gib),
+        "{rss} {committed}"
+    );
+    assert!(
+        near(fds, 1024.0) && near(threads, 2000.0),
+        "{fds} {threads}"
+    );
 }
 
 #[test]

@@ -51,8 +51,11 @@ const HISTORY_FLOW: f64 = 1.0 / 8.0;
 /// Rates and delays wander. In the first ring of all there is nothing to compare with: they must be known for longer.
 const PAST: f64 = 1.25;
 
-/// A limit that is not known is taken to be at this multiple of the level.
+/// A limit that is not known is taken to be at this multiple of the level. One that is further away than twenty times the level was not set
+/// for this service (most may open a million files and have all of the machine's memory), and is no reason to wait for longer. A container's limit is a
+/// few times what it needs, and it may begin with a tenth of that.
 const UNKNOWN_LIMIT: f64 = 4.0;
+const FAR_LIMIT: f64 = 20.0;
 
 /// From this horizon on growth is compared with the load's.
 const LOAD_HORIZON_S: f64 = HOUR_S;
@@ -75,14 +78,12 @@ pub struct Context {
     pub limit: Option<f64>,
 }
 
-/// What is left until a limit, or until the level has doubled.
+/// What is left.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Forecast {
-    /// At which level.
-    pub level: f64,
-    /// Is that a limit?
-    pub is_limit: bool,
-    /// Seconds until then, if it goes on like this.
+    /// The limit, if it is known.
+    pub limit: Option<f64>,
+    /// Seconds until that, or until four times the level if it is far away, if it goes on like this.
     pub seconds: f64,
 }
 
@@ -193,16 +194,16 @@ fn flow_patience_s(channel: Channel, history_s: f64) -> f64 {
 fn forecast(channel: Channel, shape: &Shape, context: &Context) -> Forecast {
     let block_s = context.horizon_s / shape.blocks as f64;
     let (base, top) = (shape.outline.base(), shape.outline.top());
-    let known = context.limit;
-    let level = match known {
-        Some(limit) => limit,
-        None if channel.is_floor() => UNKNOWN_LIMIT * base,
-        None => top + UNKNOWN_LIMIT.ln(),
+    let unknown = if channel.is_floor() {
+        UNKNOWN_LIMIT * base
+    } else {
+        top + UNKNOWN_LIMIT.ln()
     };
+    let near = context.limit.filter(|limit| *limit <= FAR_LIMIT * top);
+    let level = near.unwrap_or(unknown);
     let left = (level - top).max(0.0);
     Forecast {
-        level,
-        is_limit: known.is_some(),
+        limit: context.limit,
         seconds: left / shape.slope.max(1e-30) * block_s,
     }
 }

@@ -368,11 +368,16 @@ fn held(blocks: &[f64]) -> f64 {
 
 /// The most that there may be.
 fn limit(channel: Channel, reading: &Reading) -> Option<f64> {
-    match channel {
-        Channel::Committed | Channel::Resident => reading.memory_limit,
-        Channel::Threads => reading.tasks_limit,
-        _ => None,
-    }
+    let limits = &reading.limits;
+    let limit = match channel {
+        Channel::Committed => limits.committed,
+        Channel::Reserved => limits.reserved,
+        Channel::Resident => limits.resident,
+        Channel::Threads => limits.threads,
+        Channel::Descriptors => limits.descriptors,
+        _ => f64::NAN,
+    };
+    (!limit.is_nan()).then_some(limit)
 }
 
 fn finding((change, climb): (Change, Climb)) -> Finding {
