@@ -153,16 +153,16 @@ fn climbs_arrive_at_their_limits() {
             let end_s = 5.0 * f64::from(i);
             let mut window = empty(end_s, 5.0);
             window.kernel.memory_limit_bytes = Some(900 << 20);
-            window.kernel.tasks_limit = Some(2000);
-            window.kernel.fds_limit = Some(1024);
-            window.kernel.address_space_limit_bytes = Some(4 << 30);
+            window.kernel.tasks_limit = Some(500);
+            window.kernel.fds_limit = Some(512);
+            window.kernel.address_space_limit_bytes = Some(2 << 30);
             window.kernel.host_memory_bytes = Some(16 << 30);
             set(&mut window, 1.0 + end_s / 3600.0);
             window
         }));
-        let flag = flags.into_iter().find(|flag| flag.metric == metric);
+        let flag = flags.iter().find(|flag| flag.metric == metric);
         let forecast = flag.and_then(|flag| flag.evidence.forecast);
-        let forecast = forecast.expect("a climb with a forecast");
+        let forecast = forecast.unwrap_or_else(|| panic!("{metric:?}: {flags:?}"));
         assert_eq!(forecast.reaches, Bound::Limit, "{metric:?}");
         forecast.level
     };
@@ -182,13 +182,10 @@ fn climbs_arrive_at_their_limits() {
     let gib = 1024.0 * MIB;
     let near = |level: f64, expected: f64| (level / expected - 1.0).abs() < 1e-3;
     assert!(
-        near(rss, 900.0 * MIB) && near(committed, 3.0 * gib),
+        near(rss, 900.0 * MIB) && near(committed, gib),
         "{rss} {committed}"
     );
-    assert!(
-        near(fds, 1024.0) && near(threads, 2000.0),
-        "{fds} {threads}"
-    );
+    assert!(near(fds, 512.0) && near(threads, 500.0), "{fds} {threads}");
 }
 
 #[test]
