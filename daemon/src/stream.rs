@@ -965,7 +965,7 @@ pub struct Evidence {
     /// Why it was cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleared_because: Option<String>,
-    /// How clearly every rule was passed: 0.5 is barely, 1 is beyond doubt.
+    /// Probability that the flag is right: how often flags like it were, on labelled services of which half climbed. Absent where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
     /// The time looked at.

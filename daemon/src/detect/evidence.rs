@@ -5,6 +5,7 @@ use super::{
     kinds::Sight,
     ledger::{DayOverDay, Rhythm},
     runaway::Fast,
+    score,
     verdict::{Context, Verdict},
 };
 use crate::stream::{Bound, Evidence, Forecast};
@@ -62,7 +63,7 @@ pub fn of_ring(
         slope_high_per_hour: slope(interval.1),
         z: shape.significance(),
         windows: (context.horizon_s / window_s).round() as usize,
-        score: Some(verdict.score(channel)),
+        score: Some(score::of_ring(channel, context.horizon_s)),
         horizon_ns: Some(nanoseconds(context.horizon_s)),
         levels: shape.outline.segments.map(unit).to_vec(),
         noise: Some(shape.sigma / rise),
@@ -196,6 +197,7 @@ pub fn of_days(days: &DayOverDay, window_s: f64) -> Evidence {
         slope_high_per_hour: slope(more),
         windows: (3.0 * DAY_S / window_s).round() as usize,
         horizon_ns: Some(nanoseconds(3.0 * DAY_S)),
+        score: Some(score::DAYS),
         hours_higher: Some(days.higher),
         forecast: (total > 0.0 && channel.is_floor()).then(|| {
             let after = |hourly: f64| nanoseconds(days.now / hourly.max(1e-9) * HOUR_S);

@@ -21,6 +21,7 @@ mod median;
 mod reading;
 mod ring;
 mod runaway;
+mod score;
 mod shape;
 mod step;
 mod summary;

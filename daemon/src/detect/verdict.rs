@@ -209,22 +209,6 @@ fn forecast(channel: Channel, shape: &Shape, context: &Context) -> Forecast {
 }
 
 impl Verdict {
-    /// How clearly it passed: each measure compared with its bound, and their geometric mean. 0.5 is barely.
-    pub fn score(&self, channel: Channel) -> f64 {
-        let shape = &self.shape;
-        let measures = [
-            shape.significance() / SIGNIFICANCE,
-            shape.rise() / channel.effect().least(shape.outline.base()).max(1e-12),
-            shape.rise() / (RISE_SIGMA * shape.sigma).max(1e-12),
-            (1.0 - shape.outline.largest_jump) / (1.0 - LARGEST_JUMP),
-            shape.outline.keeps_speed() / KEEPS_SPEED,
-        ];
-        let shares =
-            measures.map(|measure| (measure.max(0.0) / (1.0 + measure.max(0.0))).max(1e-3));
-        let product: f64 = shares.iter().product();
-        product.powf(1.0 / shares.len() as f64)
-    }
-
     /// Rules that were passed, but not by much.
     pub fn doubts(&self, context: &Context) -> Vec<String> {
         let shape = &self.shape;
