@@ -487,7 +487,11 @@ fn kernel(account: &ProcessAccount, waits: Option<ThreadAccount>) -> KernelSumma
         throttled_ns: account.throttled_ns,
         throttled_periods: account.throttled_periods,
         host_steal_ns: account.host_steal_ns,
-        ..KernelSummary::default()
+        memory_limit_bytes: account.limits.memory_bytes,
+        tasks_limit: account.limits.tasks,
+        address_space_limit_bytes: account.limits.address_space_bytes,
+        fds_limit: account.limits.fds,
+        host_memory_bytes: account.limits.host_memory_bytes,
     }
 }
 

@@ -851,12 +851,21 @@ pub struct KernelSummary {
     /// Time the hypervisor ran something else, over all CPUs. It is not in the waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_steal_ns: Option<u64>,
-    /// Most memory that the process's cgroup may use.
+    /// Most memory that the process's cgroup may use, or a cgroup above it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<u64>,
-    /// Most tasks that its cgroup may have.
+    /// Most tasks that these may have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tasks_limit: Option<u64>,
+    /// Largest address space that the process may have (`RLIMIT_AS`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address_space_limit_bytes: Option<u64>,
+    /// Most file descriptors that it may have open (`RLIMIT_NOFILE`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fds_limit: Option<u64>,
+    /// Memory of the machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_memory_bytes: Option<u64>,
 }
 
 /// Something is slowly getting worse, or no longer is.
@@ -910,6 +919,9 @@ pub enum FlagState {
     Updated,
     /// No longer so.
     Cleared,
+    /// It climbs, but no more than the load does. A single record about a stretch of time, and no alarm: nothing is raised by it and nothing
+    /// to be cleared.
+    Explained,
 }
 
 /// Kind of change.
@@ -993,7 +1005,7 @@ pub struct Evidence {
     /// Why it was cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleared_because: Option<String>,
-    /// How clearly every rule was passed: 0.5 is barely, 1 is beyond doubt.
+    /// Probability that the flag is right: how often flags like it were, on labelled services of which half climbed. Absent where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
     /// The time looked at.
@@ -1011,9 +1023,12 @@ pub struct Evidence {
     /// Highest level held before the time looked at; absent if nothing is known of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record_before: Option<f64>,
-    /// How many times as much the service had to do at the end, by its switches; absent if no more than before.
+    /// How many times as much the service had to do at the end, at most; absent if no more than before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_ratio: Option<f64>,
+    /// By what that was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
     /// For a climb from day to day: share of hours that are higher than the same hour of the day before, on the worse
     /// of two days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -1033,6 +1048,16 @@ pub struct Evidence {
     /// How much evidence the policy asks for; absent if it is the usual.
     #[serde(default, skip_serializing_if = "Sensitivity::is_normal")]
     pub sensitivity: Sensitivity,
+}
+
+/// What tells how much a service has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Load {
+    /// How often it got a CPU.
+    Switches,
+    /// Its CPU time. Only where a switch costs as much as before: what gets worse takes more CPU time, too.
+    Cpu,
 }
 
 /// When a climb arrives somewhere.

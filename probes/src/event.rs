@@ -196,6 +196,23 @@ pub struct ProcessAccount {
     pub throttled_periods: Option<u64>,
     /// Time the hypervisor ran something else, all CPUs of the host together (counter).
     pub host_steal_ns: Option<u64>,
+    /// What it may have at most.
+    pub limits: ProcessLimits,
+}
+
+/// What a process may have at most. What has no limit is absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessLimits {
+    /// Memory of its cgroup, and of those above it.
+    pub memory_bytes: Option<u64>,
+    /// Tasks of these.
+    pub tasks: Option<u64>,
+    /// Address space (`RLIMIT_AS`).
+    pub address_space_bytes: Option<u64>,
+    /// Open file descriptors (`RLIMIT_NOFILE`).
+    pub fds: Option<u64>,
+    /// Memory of the machine.
+    pub host_memory_bytes: Option<u64>,
 }
 
 /// Address space as the source itself has it for a process, as it stands.

@@ -37,6 +37,8 @@ pub enum Change {
     Updated,
     /// It does not climb any more.
     Cleared,
+    /// It climbs as the load does.
+    Explained,
 }
 
 /// The climb of a metric that is raised.
@@ -59,10 +61,14 @@ const REMEMBERED: usize = 16;
 const WITHIN_BLOCKS: f64 = 5.0;
 const WITHIN_LOOKS: f64 = 3.0;
 
+/// After it was said that the load explains a climb, it is not said again for so long: load comes back every day.
+const EXPLAINED_QUIET_S: f64 = 86_400.0;
+
 /// State of a metric.
 #[derive(Debug, Default)]
 pub struct Alarm {
     raised: Option<Box<Raised>>,
+    explained_until_s: f64,
     quiet_until_s: f64,
     /// When looks passed, and the horizons of these, oldest first.
     passed: Vec<(f64, f64)>,
@@ -84,6 +90,12 @@ impl Alarm {
         recent.count() >= agree
     }
 
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        let raised = self.raised.as_ref();
+        self.passed.capacity() * size_of::<(f64, f64)>() + raised.map_or(0, |_| size_of::<Raised>())
+    }
+
     /// Is a climb raised?
     pub fn is_raised(&self) -> bool {
         self.raised.is_some()
@@ -93,6 +105,15 @@ impl Alarm {
     pub fn source(&self) -> Option<(usize, Channel)> {
         let climb = &self.raised.as_ref()?.climb;
         Some((climb.level?, climb.channel))
+    }
+
+    /// Enough looks have passed, but the load explains them. Is that to be said?
+    pub fn explained(&mut self, now_s: f64, horizon_s: f64) -> bool {
+        let is_news = now_s >= self.explained_until_s && !self.is_raised();
+        // As long as it goes on, it is one stretch.
+        let until_s = now_s + horizon_s.max(if is_news { EXPLAINED_QUIET_S } else { 0.0 });
+        self.explained_until_s = self.explained_until_s.max(until_s);
+        is_news
     }
 
     /// Enough looks have passed.
@@ -129,16 +150,9 @@ impl Alarm {
         Some((Change::Updated, climb))
     }
 
-    /// Time has passed. `level` gives where the metric stands now.
-    pub fn pass(
-        &mut self,
-        now_s: f64,
-        level: impl FnOnce(usize, Channel) -> f64,
-    ) -> Option<(Change, Climb)> {
+    /// Time has passed, and the metric stands there now, if that is known.
+    pub fn pass(&mut self, now_s: f64, stands: f64) -> Option<(Change, Climb)> {
         let raised = self.raised.as_ref()?;
-        let stands = self
-            .source()
-            .map_or(f64::NAN, |(at, channel)| level(at, channel));
         let why = if stands < raised.climb.base {
             "it fell back to where the climb began"
         } else if now_s > raised.until_s {

@@ -3,7 +3,7 @@
 use super::{
     channel::{CHANNELS, Channel},
     reading::Reading,
-    waits::Waits,
+    waits::{Spare, Waits},
 };
 
 /// The least of the values so far; not a number without any.
@@ -13,6 +13,32 @@ struct Floor(f64);
 impl Floor {
     fn add(&mut self, value: f64) {
         self.0 = self.0.min(value);
+    }
+}
+
+/// A sum over windows that say what it is of, and the length of these.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flow {
+    sum: u64,
+    seconds: f32,
+}
+
+impl Flow {
+    fn add(&mut self, more: Option<u64>, seconds: f64) {
+        if let Some(more) = more {
+            self.sum += more;
+            self.seconds += seconds as f32;
+        }
+    }
+
+    fn merge(&mut self, next: Self) {
+        self.sum += next.sum;
+        self.seconds += next.seconds;
+    }
+
+    /// Logarithm of what there is a second. Half of one more than there were, so that none has a logarithm, too.
+    fn logarithm(self) -> f64 {
+        ((self.sum as f64 + 0.5) / f64::from(self.seconds)).ln()
     }
 }
 
@@ -27,8 +53,10 @@ pub struct Block {
     descriptors: Floor,
     /// Sum of logarithms, and of how many.
     mapped: (f64, u32),
-    /// Threads created, in windows that say so, and the length of these.
-    created: (u64, f64),
+    /// Threads created.
+    created: Flow,
+    switches: Flow,
+    cpu_ns: Flow,
     waits: Option<Box<Waits>>,
 }
 
@@ -43,7 +71,9 @@ impl Default for Block {
             threads: nothing,
             descriptors: nothing,
             mapped: (0.0, 0),
-            created: (0, 0.0),
+            created: Flow::default(),
+            switches: Flow::default(),
+            cpu_ns: Flow::default(),
             waits: None,
         }
     }
@@ -56,7 +86,7 @@ impl Block {
     }
 
     /// Adds a window.
-    pub fn add(&mut self, reading: &Reading) {
+    pub fn add(&mut self, reading: &Reading, spare: &mut Spare) {
         self.seconds += reading.seconds;
         self.committed.add(reading.committed);
         self.reserved.add(reading.reserved);
@@ -65,17 +95,16 @@ impl Block {
         self.descriptors.add(reading.descriptors);
         self.mapped.0 += reading.mapped;
         self.mapped.1 += 1;
-        if let Some(created) = reading.created {
-            self.created.0 += created;
-            self.created.1 += reading.seconds;
-        }
+        self.created.add(reading.created, reading.seconds);
+        self.switches.add(reading.switches, reading.seconds);
+        self.cpu_ns.add(reading.cpu_ns, reading.seconds);
         if let Some(waits) = &reading.waits {
-            self.waits.get_or_insert_default().add(waits);
+            self.waits.get_or_insert_with(|| spare.take()).add(waits);
         }
     }
 
     /// Adds the stretch that follows.
-    pub fn merge(&mut self, next: &Self) {
+    pub fn merge(&mut self, next: Self, spare: &mut Spare) {
         self.seconds += next.seconds;
         self.committed.add(next.committed.0);
         self.reserved.add(next.reserved.0);
@@ -84,11 +113,29 @@ impl Block {
         self.descriptors.add(next.descriptors.0);
         self.mapped.0 += next.mapped.0;
         self.mapped.1 += next.mapped.1;
-        self.created.0 += next.created.0;
-        self.created.1 += next.created.1;
-        if let Some(waits) = &next.waits {
-            self.waits.get_or_insert_default().add(waits);
+        self.created.merge(next.created);
+        self.switches.merge(next.switches);
+        self.cpu_ns.merge(next.cpu_ns);
+        match (&mut self.waits, next.waits) {
+            (Some(waits), Some(more)) => {
+                waits.add(&more);
+                spare.give(more);
+            }
+            (waits @ None, more) => *waits = more,
+            (Some(_), None) => {}
         }
+    }
+
+    /// Gives back what it holds.
+    pub fn drop_into(self, spare: &mut Spare) {
+        if let Some(waits) = self.waits {
+            spare.give(waits);
+        }
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.waits.as_ref().map_or(0, |_| size_of::<Waits>())
     }
 
     /// The value of each channel, in their order; not a number where there is none.
@@ -103,19 +150,13 @@ impl Block {
             (Channel::Threads, self.threads.0),
             (Channel::Descriptors, self.descriptors.0),
             (Channel::Mapped, self.mapped.0 / f64::from(self.mapped.1)),
-            // Half a thread more than there were, so that none has a logarithm, too.
-            (
-                Channel::Created,
-                ((self.created.0 as f64 + 0.5) / self.created.1).ln(),
-            ),
+            (Channel::Created, self.created.logarithm()),
             (Channel::Typical, of_waits(waits.map(|w| w.typical))),
             (Channel::Heavy, of_waits(waits.map(|w| w.heavy))),
             (Channel::Beyond8, of_waits(waits.map(|w| w.beyond_8))),
             (Channel::Beyond32, of_waits(waits.map(|w| w.beyond_32))),
-            (
-                Channel::Load,
-                of_waits(waits.map(|w| ((w.count as f64 + 0.5) / self.seconds).ln())),
-            ),
+            (Channel::Load, self.switches.logarithm()),
+            (Channel::Cpu, self.cpu_ns.logarithm()),
         ] {
             values[channel as usize] = if value.is_finite() { value } else { f64::NAN };
         }

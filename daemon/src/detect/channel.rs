@@ -30,15 +30,17 @@ pub enum Channel {
     Beyond8,
     /// Above 32 times.
     Beyond32,
-    /// Logarithm of the waits a second: how often it got a CPU, which is how much it had to do.
+    /// Logarithm of the switches a second: how often it got a CPU, which is how much it had to do.
     Load,
+    /// Logarithm of the CPU time a second.
+    Cpu,
 }
 
 /// How many channels there are.
-pub const CHANNELS: usize = 12;
+pub const CHANNELS: usize = 13;
 
-/// Those that may be flagged.
-pub const JUDGED: [Channel; CHANNELS - 1] = [
+/// Those that may be flagged, in their order.
+pub const JUDGED: [Channel; CHANNELS - 2] = [
     Channel::Committed,
     Channel::Reserved,
     Channel::Resident,
@@ -87,7 +89,7 @@ impl Channel {
             Self::Descriptors => Metric::Fds,
             Self::Mapped => Metric::MappedRate,
             Self::Created => Metric::CreationRate,
-            Self::Typical | Self::Heavy | Self::Load => Metric::Delay,
+            Self::Typical | Self::Heavy | Self::Load | Self::Cpu => Metric::Delay,
             Self::Beyond8 | Self::Beyond32 => Metric::DelayTail,
         }
     }
@@ -125,7 +127,7 @@ impl Channel {
             // By 65 % and a doubling: shares of a hundredth are small counts.
             Self::Beyond8 => (0.5, 0.0),
             Self::Beyond32 => (0.7, 0.0),
-            Self::Load => (0.1, 0.0),
+            Self::Load | Self::Cpu => (0.1, 0.0),
         };
         Effect { absolute, share }
     }
@@ -135,7 +137,7 @@ impl Channel {
     /// does not explain it, since a share of waits does not depend on their number.
     pub fn load_factor(self, first_day: bool) -> f64 {
         match self {
-            Self::Beyond8 | Self::Beyond32 | Self::Load => 0.0,
+            Self::Beyond8 | Self::Beyond32 | Self::Load | Self::Cpu => 0.0,
             Self::Mapped | Self::Created => 1.3,
             Self::Typical | Self::Heavy => 1.5,
             _ if first_day => 1.0,

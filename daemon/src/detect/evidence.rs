@@ -5,6 +5,7 @@ use super::{
     kinds::Sight,
     ledger::{DayOverDay, Rhythm},
     runaway::Fast,
+    score,
     threshold::Streak,
     verdict::{Context, Verdict},
 };
@@ -33,6 +34,7 @@ pub fn nothing() -> Evidence {
         keeps_speed: None,
         record_before: None,
         load_ratio: None,
+        load: None,
         hours_higher: None,
         every_ns: None,
         forecast: None,
@@ -67,13 +69,14 @@ pub fn of_ring(
         slope_high_per_hour: slope(interval.1),
         z: shape.significance(),
         windows: (context.horizon_s / window_s).round() as usize,
-        score: Some(verdict.score(channel, context)),
+        score: Some(score::of_ring(channel, context.horizon_s)),
         horizon_ns: Some(nanoseconds(context.horizon_s)),
         levels: levels(&shape.outline.segments.map(unit)),
         noise: Some(shape.sigma / rise),
         keeps_speed: Some(shape.outline.keeps_speed()),
         record_before: context.record.is_finite().then(|| unit(context.record)),
-        load_ratio: verdict.load_rise.map(f64::exp),
+        load_ratio: verdict.load.map(|load| load.rise.exp()),
+        load: verdict.load.map(|load| load.by),
         forecast: forecast(channel, verdict, interval, context),
         against: verdict.doubts(context),
         ..nothing()
@@ -99,16 +102,21 @@ fn forecast(
 ) -> Option<Forecast> {
     let shape = &verdict.shape;
     let top = shape.outline.top();
-    let limit = verdict.forecast.is_limit;
-    let level = match (limit, channel.is_floor()) {
-        (true, _) => verdict.forecast.level,
-        (false, true) => 2.0 * top,
-        (false, false) => top + 2.0_f64.ln(),
+    let limit = verdict.forecast.limit.filter(|limit| *limit > top);
+    let doubled = if channel.is_floor() {
+        2.0 * top
+    } else {
+        top + 2.0_f64.ln()
     };
+    let level = limit.unwrap_or(doubled);
     let block_s = context.horizon_s / shape.blocks as f64;
     let after = |slope: f64| (slope > 0.0).then(|| nanoseconds((level - top) / slope * block_s));
     Some(Forecast {
-        reaches: if limit { Bound::Limit } else { Bound::Doubling },
+        reaches: if limit.is_some() {
+            Bound::Limit
+        } else {
+            Bound::Doubling
+        },
         level: channel.unit(level),
         in_ns: after(shape.slope)?,
         soonest_ns: after(interval.1)?,
@@ -213,6 +221,7 @@ pub fn of_days(days: &DayOverDay, window_s: f64) -> Evidence {
         slope_high_per_hour: slope(more),
         windows: (3.0 * DAY_S / window_s).round() as usize,
         horizon_ns: Some(nanoseconds(3.0 * DAY_S)),
+        score: Some(score::DAYS),
         hours_higher: Some(days.higher),
         forecast: (total > 0.0 && channel.is_floor()).then(|| {
             let after = |hourly: f64| nanoseconds(days.now / hourly.max(1e-9) * HOUR_S);

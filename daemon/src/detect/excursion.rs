@@ -1,6 +1,10 @@
 //! Times far above the usual level, and back: spikes, and what comes at regular intervals.
 
-use super::{extremes::Extremes, median::median_of, shape::MAD_TO_SIGMA};
+use super::{
+    extremes::Extremes,
+    median::{median, median_of},
+    shape::MAD_TO_SIGMA,
+};
 
 /// Samples kept of the usual level, over all of the time since it was taken for the usual one: when they are too many, every
 /// other one is dropped, and from then on half as many are taken.
@@ -19,13 +23,14 @@ const SPIKE_LENGTH: u32 = 6;
 /// Least of a spike, as a logarithm, if the least of an excursion is smaller: a third more.
 const SPIKE_LEAST: f64 = 0.3;
 
-/// Beginnings of excursions that are remembered, and gaps between them that are asked for at least.
-const STARTS: usize = 11;
+/// Gaps between the beginnings of excursions that are remembered, and that are asked for at least.
+const GAPS: usize = 10;
 const LEAST_GAPS: usize = 4;
 
-/// Gaps are regular if chance would make as many so equal less than once in so many times, counted over all excursions that
-/// there have been. No gap may be further from their median than this.
-const CHANCE: f64 = 0.003;
+/// Gaps are regular if chance would make as many so equal with less than this probability, divided by the square of how
+/// many excursions there have been: over a life without end, that adds up to a fifth of it. No gap may be further from
+/// their median than this.
+const CHANCE: f64 = 0.01;
 const IRREGULAR: f64 = 0.35;
 
 /// Shortest median gap, in samples: excursions must end before they can come again, which alone makes short gaps equal.
@@ -56,17 +61,17 @@ pub struct Excursions {
     /// One in so many samples is kept.
     stride: u32,
     skipped: u32,
-    usual: f64,
-    sigma: f64,
-    /// Samples of the excursion that goes on, its peak, and its beginning.
+    usual: f32,
+    sigma: f32,
+    /// Samples of the excursion that goes on, its peak, and when it began, or the last one did.
     above: u32,
-    peak: f64,
+    peak: f32,
     began_s: f64,
-    /// When the last ones began, and how many there were.
-    starts: [f64; STARTS],
+    /// From the beginning of one to that of the next, and how many there were.
+    gaps: [f32; GAPS],
     count: u32,
     /// How high it has been, if spikes are looked for.
-    past: Option<Extremes>,
+    past: Option<Box<Extremes>>,
 }
 
 impl Excursions {
@@ -76,20 +81,21 @@ impl Excursions {
             kept: Vec::new(),
             stride: 1,
             skipped: 0,
-            usual: f64::NAN,
-            sigma: f64::NAN,
+            usual: f32::NAN,
+            sigma: f32::NAN,
             above: 0,
-            peak: f64::NEG_INFINITY,
-            began_s: 0.0,
-            starts: [f64::NAN; STARTS],
+            peak: f32::NEG_INFINITY,
+            began_s: f64::NAN,
+            gaps: [f32::NAN; GAPS],
             count: 0,
-            past: spikes.then(Extremes::new),
+            past: spikes.then(|| Box::new(Extremes::new())),
         }
     }
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        let past = self.past.as_ref().map_or(0, Extremes::heap_bytes);
+        let past = self.past.as_ref();
+        let past = past.map_or(0, |past| size_of::<Extremes>() + past.heap_bytes());
         self.kept.capacity() * size_of::<f32>() + past
     }
 
@@ -98,7 +104,8 @@ impl Excursions {
         if value.is_nan() {
             return None;
         }
-        let bound = self.usual + least.max(EXCURSION_SIGMA * self.sigma);
+        let (usual, sigma) = self.usual();
+        let bound = usual + least.max(EXCURSION_SIGMA * sigma);
         if self.kept.len() >= LEAST_KEPT && value > bound {
             self.rise(now_s, value);
             return None;
@@ -109,13 +116,20 @@ impl Excursions {
         seen
     }
 
+    /// The usual level, and its deviation.
+    fn usual(&self) -> (f64, f64) {
+        (f64::from(self.usual), f64::from(self.sigma))
+    }
+
     fn rise(&mut self, now_s: f64, value: f64) {
         if self.above == 0 {
+            self.gaps.rotate_left(1);
+            self.gaps[GAPS - 1] = (now_s - self.began_s) as f32;
             self.began_s = now_s;
-            self.peak = value;
+            self.peak = f32::NEG_INFINITY;
         }
         self.above += 1;
-        self.peak = self.peak.max(value);
+        self.peak = self.peak.max(value as f32);
         let taken = self.stride * self.kept.len() as u32;
         if self.above > MOVED.max(taken) {
             *self = Self::new(self.past.is_some());
@@ -128,22 +142,22 @@ impl Excursions {
         if lasted == 0 {
             return None;
         }
-        self.starts.rotate_left(1);
-        self.starts[STARTS - 1] = self.began_s;
         self.count += 1;
-        let height = self.peak - self.usual;
-        let every_s = regular(&self.starts, f64::from(self.count), sample_s);
-        let high = SPIKE_LEAST.max(least).max(SPIKE_SIGMA * self.sigma);
-        let past = self.past.as_ref().and_then(Extremes::bound);
-        let beyond = past.is_some_and(|bound| self.peak > bound);
+        let peak = f64::from(self.peak);
+        let (usual, sigma) = self.usual();
+        let height = peak - usual;
+        let every_s = regular(&self.gaps, f64::from(self.count), sample_s);
+        let high = SPIKE_LEAST.max(least).max(SPIKE_SIGMA * sigma);
+        let past = self.past.as_ref().and_then(|past| past.bound());
+        let beyond = past.is_some_and(|bound| peak > bound);
         let is_spike = lasted <= SPIKE_LENGTH && height > high && beyond;
-        self.remember(self.peak);
+        self.remember(peak);
         (every_s.is_some() || is_spike).then(|| Seen {
             every_s,
             began_s: self.began_s,
-            usual: self.usual,
-            peak: self.peak,
-            sigmas: height / self.sigma.max(1e-3 * height),
+            usual,
+            peak,
+            sigmas: height / sigma.max(1e-3 * height),
         })
     }
 
@@ -168,12 +182,17 @@ impl Excursions {
             self.stride *= 2;
         }
         self.kept.push(value as f32);
-        let mut values: Vec<f64> = self.kept.iter().map(|value| f64::from(*value)).collect();
-        self.usual = median_of(&mut values);
-        for value in &mut values {
-            *value = (*value - self.usual).abs();
+        let mut values = [f64::NAN; KEPT];
+        for (value, kept) in values.iter_mut().zip(&self.kept) {
+            *value = f64::from(*kept);
         }
-        self.sigma = MAD_TO_SIGMA * median_of(&mut values);
+        let values = &mut values[..self.kept.len()];
+        let usual = median_of(values);
+        for value in &mut *values {
+            *value = (*value - usual).abs();
+        }
+        self.usual = usual as f32;
+        self.sigma = (MAD_TO_SIGMA * median_of(values)) as f32;
     }
 }
 
@@ -181,22 +200,21 @@ impl Excursions {
 ///
 /// What comes without memory has exponential gaps. Such a gap is within a share `d` of their median with a probability of
 /// (2^d - 2^-d) / 2, and all of them are within `d` of one of them at most as often as the product below says.
-fn regular(starts: &[f64; STARTS], count: f64, sample_s: f64) -> Option<f64> {
-    let gaps: [f64; STARTS - 1] = std::array::from_fn(|i| starts[i + 1] - starts[i]);
-    (LEAST_GAPS..STARTS).find_map(|last| {
-        let gaps = &gaps[STARTS - 1 - last..];
+fn regular(gaps: &[f32; GAPS], count: f64, sample_s: f64) -> Option<f64> {
+    let gaps = gaps.map(f64::from);
+    (LEAST_GAPS..=GAPS).find_map(|last| {
+        let gaps = &gaps[GAPS - last..];
         if gaps[0].is_nan() {
             return None;
         }
-        let mut sorted = [0.0; STARTS - 1];
-        sorted[..last].copy_from_slice(gaps);
-        let median = median_of(&mut sorted[..last]);
+        let median = median(gaps);
         let off = |gap: &f64| (gap / median - 1.0).abs();
         // Gaps are whole samples: equal ones may differ by half of one.
         let most = gaps.iter().map(off).fold(0.5 * sample_s / median, f64::max);
         let within = (most.exp2() - (-most).exp2()) / 2.0;
         let chance = last as f64 * within.powi(last as i32 - 1);
-        let regular = most <= IRREGULAR && chance * count < CHANCE && median >= SHORTEST * sample_s;
+        let regular =
+            most <= IRREGULAR && chance * count.powi(2) < CHANCE && median >= SHORTEST * sample_s;
         regular.then_some(median)
     })
 }

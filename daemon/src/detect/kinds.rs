@@ -4,9 +4,11 @@ use super::{
     channel::Channel,
     excursion::{Excursions, Seen},
     levels::{Completed, Levels},
+    median::median,
     reading::Reading,
     ring::BLOCKS,
     step::{Step, least, step},
+    verdict::KNOWN_S,
 };
 
 /// Channels that are looked at.
@@ -193,20 +195,20 @@ fn find(
     let block_s = levels.block_s(level);
     let history_s = (position + 1) as f64 * block_s;
     let oldest = (position + 1).checked_sub(BLOCKS as u64)?;
-    if (BLOCKS as f64) * block_s < HISTORY * history_s {
+    if (BLOCKS as f64) * block_s < HISTORY * history_s.min(KNOWN_S) {
         return None;
     }
-    let ring = levels.ring(level, channel)?;
-    let logarithms = |values: [f64; BLOCKS]| {
+    let logarithm = |value: f64| {
         if channel.is_floor() {
-            values.map(|value| value.max(1.0).ln() + 0.0 * value)
+            value.max(1.0).ln() + 0.0 * value
         } else {
-            values
+            value
         }
     };
-    let step = step(&logarithms(ring.blocks(position)), least(channel))?;
+    let blocks = levels.blocks(completed, channel)?.map(logarithm);
+    let step = step(&blocks, least(channel))?;
     let at_s = (oldest + step.at as u64) as f64 * block_s;
-    let record = ring.record(position);
+    let record = levels.record(completed, channel);
     let record = if channel.is_floor() {
         record.max(1.0).ln()
     } else {
@@ -219,12 +221,10 @@ fn find(
 
 /// Has the load stepped as far at the same time?
 fn explained(levels: &Levels, completed: Completed, channel: Channel, step: &Step) -> bool {
-    let load = levels.ring(completed.level, Channel::Load);
+    let load = levels.blocks(completed, Channel::Load);
     let Some(load) = load.filter(|_| !channel.is_floor()) else {
         return false;
     };
-    let blocks = load.blocks(completed.position);
-    let level = |part: &[f64]| super::median::median_of(&mut part.to_vec());
-    let jump = level(&blocks[step.at..]) - level(&blocks[..step.at]);
+    let jump = median(&load[step.at..]) - median(&load[..step.at]);
     step.after - step.before <= LOAD_FACTOR * jump
 }

@@ -6,13 +6,16 @@
 use std::collections::VecDeque;
 
 use super::{
-    block::Block, channel::Channel, median::median_of, reading::Reading, shape::MAD_TO_SIGMA,
+    channel::Channel,
+    median::{LONGEST, median_of},
+    reading::Reading,
+    shape::MAD_TO_SIGMA,
 };
 use crate::policy::Demand;
 
 const HOUR_S: f64 = 3600.0;
 const DAY: usize = 24;
-const HOURS: usize = 3 * DAY;
+const HOURS: usize = LONGEST;
 
 /// Channels that are compared, and the least rise over two days, as a logarithm.
 pub const COMPARED: [(Channel, f64); 4] = [
@@ -74,10 +77,24 @@ pub struct Rhythm {
     pub hours: usize,
 }
 
+/// What the windows of an hour add up to.
+#[derive(Clone, Copy, Debug)]
+struct Hour {
+    seconds: f64,
+    committed: f64,
+    threads: f64,
+    /// Sum of logarithms, and of how many.
+    mapped: (f64, u32),
+    /// Likewise.
+    waits: (f64, u64),
+    /// Switches, in windows that say so, and the length of these.
+    switches: (u64, f64),
+}
+
 /// Hours of one series set.
 #[derive(Debug)]
 pub struct Ledger {
-    filling: Block,
+    filling: Hour,
     /// Which hour is being filled.
     hour: u64,
     /// Values of the last three days by hour, as logarithms.
@@ -87,11 +104,56 @@ pub struct Ledger {
     younger: VecDeque<(u64, [f32; COMPARED.len()])>,
 }
 
+impl Hour {
+    const NOTHING: Self = Self {
+        seconds: 0.0,
+        committed: f64::NAN,
+        threads: f64::NAN,
+        mapped: (0.0, 0),
+        waits: (0.0, 0),
+        switches: (0, 0.0),
+    };
+
+    fn add(&mut self, reading: &Reading) {
+        self.seconds += reading.seconds;
+        self.committed = self.committed.min(reading.committed);
+        self.threads = self.threads.min(reading.threads);
+        self.mapped.0 += reading.mapped;
+        self.mapped.1 += 1;
+        if let Some(more) = &reading.statistics {
+            self.waits.0 += more.logs;
+            self.waits.1 += more.count;
+        }
+        if let Some(switches) = reading.switches {
+            self.switches.0 += switches;
+            self.switches.1 += reading.seconds;
+        }
+    }
+
+    /// As logarithms, floors too, in the order of what is compared; the load behind them.
+    fn values(&self) -> [f32; KEPT] {
+        [
+            self.committed.max(1e-9).ln() + 0.0 * self.committed,
+            self.threads.max(1e-9).ln() + 0.0 * self.threads,
+            self.mapped.0 / f64::from(self.mapped.1),
+            self.waits.0 / self.waits.1 as f64,
+            ((self.switches.0 as f64 + 0.5) / self.switches.1).ln(),
+        ]
+        .map(|value| {
+            if value.is_finite() {
+                value as f32
+            } else {
+                f32::NAN
+            }
+        })
+    }
+}
+
 impl Ledger {
     /// An empty one.
     pub fn new() -> Self {
         Self {
-            filling: Block::default(),
+            filling: Hour::NOTHING,
             hour: 0,
             hours: VecDeque::new(),
             record: [f64::NEG_INFINITY; COMPARED.len()],
@@ -115,14 +177,9 @@ impl Ledger {
     }
 
     fn complete(&mut self, next: u64) -> bool {
-        let block = std::mem::take(&mut self.filling);
-        let complete = !block.is_empty();
-        let values = block.values();
-        let mut hour = [f32::NAN; KEPT];
-        for (place, (channel, _)) in COMPARED.iter().enumerate() {
-            hour[place] = logarithm(*channel, values[*channel as usize]) as f32;
-        }
-        hour[LOAD] = values[Channel::Load as usize] as f32;
+        let filled = std::mem::replace(&mut self.filling, Hour::NOTHING);
+        let complete = filled.seconds > 0.0;
+        let hour = filled.values();
         self.push(hour);
         let missing = (next - self.hour - 1).min(HOURS as u64);
         for _ in 0..missing {
@@ -138,6 +195,10 @@ impl Ledger {
     fn push(&mut self, hour: [f32; KEPT]) {
         if self.hours.len() == HOURS {
             self.hours.pop_front();
+        }
+        if self.hours.len() == self.hours.capacity() {
+            // Days and no more: doubling would take a third too much.
+            self.hours.reserve_exact(DAY);
         }
         self.hours.push_back(hour);
     }
@@ -190,16 +251,18 @@ impl Ledger {
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.hours.capacity() * size_of::<[f32; KEPT]>()
+            + self.younger.capacity() * size_of::<(u64, [f32; COMPARED.len()])>()
     }
 
     /// Which channels have risen from day to day. To be asked when an hour is complete.
-    pub fn climbs(&self, demand: impl Fn(Channel) -> Demand) -> impl Iterator<Item = DayOverDay> {
-        COMPARED
-            .iter()
-            .enumerate()
-            .filter_map(move |(place, (channel, least))| {
-                self.climb(place, *channel, *least, demand(*channel))
-            })
+    pub fn climbs(
+        &self,
+        demand: impl Fn(Channel) -> Demand,
+    ) -> [Option<DayOverDay>; COMPARED.len()] {
+        std::array::from_fn(|place| {
+            let (channel, least) = COMPARED[place];
+            self.climb(place, channel, least, demand(channel))
+        })
     }
 
     fn climb(
@@ -245,24 +308,25 @@ impl Ledger {
         if self.hours.len() < RHYTHM_HOURS {
             return None;
         }
-        let points: Vec<(f64, f64)> = self
-            .hours
-            .iter()
-            .enumerate()
-            .map(|(i, hour)| (i as f64, f64::from(hour[place])))
-            .collect();
-        let level = without_line(&points)?;
-        let pairs: Vec<(f64, f64)> = level
-            .iter()
-            .zip(level.iter().skip(DAY))
-            .map(|(before, now)| (*before, *now))
-            .filter(|(before, now)| before.is_finite() && now.is_finite())
-            .collect();
+        let mut values = [f64::NAN; HOURS];
+        for (value, hour) in values.iter_mut().zip(&self.hours) {
+            *value = f64::from(hour[place]);
+        }
+        let level = without_line(&values)?;
+        let mut pairs = [(0.0, 0.0); HOURS];
+        let mut count = 0;
+        for (before, now) in level.into_iter().zip(level.into_iter().skip(DAY)) {
+            if before.is_finite() && now.is_finite() {
+                pairs[count] = (before, now);
+                count += 1;
+            }
+        }
+        let pairs = &pairs[..count];
         if pairs.len() < KNOWN {
             return None;
         }
-        let (correlation, deviation) = correlation(&pairs);
-        let known = || points.iter().map(|(_, y)| *y).filter(|y| y.is_finite());
+        let (correlation, deviation) = correlation(pairs);
+        let known = || values.into_iter().filter(|value| value.is_finite());
         (correlation > RHYTHM && deviation > RHYTHM_LEAST).then(|| Rhythm {
             channel,
             correlation,
@@ -275,18 +339,10 @@ impl Ledger {
     }
 }
 
-/// Floors as logarithms, like all else.
-fn logarithm(channel: Channel, value: f64) -> f64 {
-    if channel.is_floor() && !value.is_nan() {
-        value.max(1e-9).ln()
-    } else {
-        value
-    }
-}
-
 /// The values without their line of least squares. `None` for fewer than two.
-fn without_line(points: &[(f64, f64)]) -> Option<Vec<f64>> {
-    let known = || points.iter().filter(|(_, y)| y.is_finite());
+fn without_line(values: &[f64; HOURS]) -> Option<[f64; HOURS]> {
+    let points = || values.iter().enumerate().map(|(i, y)| (i as f64, *y));
+    let known = || points().filter(|(_, y)| y.is_finite());
     let count = known().count() as f64;
     if count < 2.0 {
         return None;
@@ -296,12 +352,9 @@ fn without_line(points: &[(f64, f64)]) -> Option<Vec<f64>> {
     let spread: f64 = known().map(|(x, _)| (x - x0).powi(2)).sum();
     let shared: f64 = known().map(|(x, y)| (x - x0) * (y - y0)).sum();
     let slope = shared / spread;
-    Some(
-        points
-            .iter()
-            .map(|(x, y)| y - y0 - slope * (x - x0))
-            .collect(),
-    )
+    Some(std::array::from_fn(|i| {
+        values[i] - y0 - slope * (i as f64 - x0)
+    }))
 }
 
 /// Correlation of pairs, and the standard deviation of the second ones.

@@ -7,7 +7,9 @@ use super::{
     block::Block,
     channel::{CHANNELS, Channel},
     reading::Reading,
-    ring::{BLOCKS, Ring},
+    ring::{BLOCKS, Rings},
+    verdict::KNOWN_S,
+    waits::Spare,
 };
 use crate::stream::Moment;
 
@@ -18,8 +20,13 @@ const LEAST_BLOCK_S: f64 = 5.0;
 /// Longest ring.
 const LONGEST_S: f64 = 7.6 * 86_400.0;
 
-/// A ring has lived its life after so many blocks: no rule trusts one that spans less than a 64th of what is known.
-const OUTLIVED: u64 = 64 * BLOCKS as u64;
+/// A level has lived its life after so many blocks: no rule trusts a ring that spans less than a 32nd of what is known, or of
+/// the week that counts of it.
+const OUTLIVED: u64 = 32 * BLOCKS as u64;
+const OUTLIVED_S: f64 = KNOWN_S / 32.0;
+
+/// A block without windows.
+const NOTHING: [f64; CHANNELS] = [f64::NAN; CHANNELS];
 
 /// A level.
 #[derive(Debug)]
@@ -29,7 +36,7 @@ struct Level {
     filling: Block,
     /// Position of the last block in the rings, plus one.
     next: u64,
-    rings: [Option<Box<Ring>>; CHANNELS],
+    rings: Rings,
 }
 
 /// All levels of a series set.
@@ -37,9 +44,10 @@ struct Level {
 pub struct Levels {
     /// When the first window began.
     origin: Moment,
-    /// Length of the first level's blocks.
+    /// Length of the blocks of level 0.
     block_s: f64,
-    /// Finest first.
+    /// The finest level that is left, and all coarser ones so far.
+    finest: usize,
     each: Vec<Level>,
 }
 
@@ -58,32 +66,21 @@ impl Level {
             position: 0,
             filling: Block::default(),
             next: 0,
-            rings: [const { None }; CHANNELS],
+            rings: Rings::new(),
         }
     }
 
     /// Puts the block being filled into the rings.
     fn complete(&mut self) -> Block {
         let block = std::mem::take(&mut self.filling);
-        if self.position >= OUTLIVED {
-            self.rings = [const { None }; CHANNELS];
-            return block;
-        }
-        let values = block.values();
         // Beyond a ring's length, and the three blocks of its record, one missing block is like another.
         let missing = self
             .next
             .max(self.position.saturating_sub(BLOCKS as u64 + 3));
-        for (ring, value) in self.rings.iter_mut().zip(values) {
-            if ring.is_none() && value.is_nan() {
-                continue;
-            }
-            let ring = ring.get_or_insert_with(|| Box::new(Ring::new()));
-            for position in missing..self.position {
-                ring.push(position, f64::NAN);
-            }
-            ring.push(self.position, value);
+        for position in missing..self.position {
+            self.rings.push(position, &NOTHING);
         }
+        self.rings.push(self.position, &block.values());
         self.next = self.position + 1;
         block
     }
@@ -102,6 +99,7 @@ impl Levels {
         Self {
             origin: Moment(first.ts.0.saturating_sub(length)),
             block_s: nominal(first.seconds).max(LEAST_BLOCK_S),
+            finest: 0,
             each: vec![Level::new()],
         }
     }
@@ -121,65 +119,90 @@ impl Levels {
         self.block_s * (1_u64 << level) as f64
     }
 
-    /// A channel's ring at a level.
-    pub fn ring(&self, level: usize, channel: Channel) -> Option<&Ring> {
-        self.each.get(level)?.rings[channel as usize].as_deref()
+    /// The finest level whose blocks still complete.
+    pub fn finest(&self) -> usize {
+        self.finest
+    }
+
+    fn rings(&self, level: usize) -> Option<&Rings> {
+        let level = self.each.get(level.checked_sub(self.finest)?)?;
+        Some(&level.rings)
+    }
+
+    /// A channel's ring, oldest block first, when a block was completed. `None` if it is empty.
+    pub fn blocks(&self, completed: Completed, channel: Channel) -> Option<[f64; BLOCKS]> {
+        let rings = self.rings(completed.level)?;
+        rings.blocks(channel as usize, completed.position)
+    }
+
+    /// The highest level that a channel held before that ring; negative infinity if there is none.
+    pub fn record(&self, completed: Completed, channel: Channel) -> f64 {
+        self.rings(completed.level)
+            .map_or(f64::NEG_INFINITY, |rings| {
+                rings.record(channel as usize, completed.position)
+            })
     }
 
     /// Adds a window and says which blocks are complete with it, finest first.
-    pub fn add(&mut self, reading: &Reading, completed: &mut Vec<Completed>) {
+    pub fn add(&mut self, reading: &Reading, completed: &mut Vec<Completed>, spare: &mut Spare) {
         let end = self.seconds(reading.ts);
         // A window belongs where its middle is: its ends may be a little early or late.
-        let position = ((end - reading.seconds / 2.0).max(0.0) / self.block_s) as u64;
-        let first = &mut self.each[0];
-        if position > first.position && !first.filling.is_empty() {
-            self.complete(0, completed);
-        }
+        let middle = (end - reading.seconds / 2.0).max(0.0);
+        let position = loop {
+            let position = (middle / self.block_s(self.finest)) as u64;
+            if position > self.each[0].position {
+                self.complete(self.finest, completed, spare);
+            }
+            let trusted = self.block_s(self.finest) * BLOCKS as f64 >= OUTLIVED_S;
+            if position < OUTLIVED || trusted || self.each.len() == 1 {
+                break position;
+            }
+            self.each.remove(0);
+            self.finest += 1;
+        };
+        let block_s = self.block_s(self.finest);
         let first = &mut self.each[0];
         first.position = position.max(first.position);
-        first.filling.add(reading);
-        let until = (first.position + 1) as f64 * self.block_s;
+        first.filling.add(reading, spare);
+        let until = (first.position + 1) as f64 * block_s;
         if end + reading.seconds / 2.0 >= until {
-            self.complete(0, completed);
+            self.complete(self.finest, completed, spare);
         }
     }
 
     /// Completes a level's block, and that of the next level if it was its second half.
-    fn complete(&mut self, at: usize, completed: &mut Vec<Completed>) {
-        let level = &mut self.each[at];
-        let position = level.position;
-        let block = level.complete();
-        level.position += 1;
-        completed.push(Completed {
-            level: at,
-            position,
-        });
-        let above = at + 1;
-        if self.block_s(above) * BLOCKS as f64 > LONGEST_S {
+    fn complete(&mut self, level: usize, completed: &mut Vec<Completed>, spare: &mut Spare) {
+        let at = level - self.finest;
+        if self.each[at].filling.is_empty() {
             return;
         }
-        if self.each.len() == above {
+        let position = self.each[at].position;
+        let block = self.each[at].complete();
+        self.each[at].position += 1;
+        completed.push(Completed { level, position });
+        if self.block_s(level + 1) * BLOCKS as f64 > LONGEST_S {
+            block.drop_into(spare);
+            return;
+        }
+        if self.each.len() == at + 1 {
+            self.each.reserve_exact(1);
             self.each.push(Level::new());
         }
         let half = position / 2;
-        if self.each[above].position < half && !self.each[above].filling.is_empty() {
-            self.complete(above, completed);
+        if self.each[at + 1].position < half {
+            self.complete(level + 1, completed, spare);
         }
-        let next = &mut self.each[above];
+        let next = &mut self.each[at + 1];
         next.position = next.position.max(half);
-        next.filling.merge(&block);
+        next.filling.merge(block, spare);
         if position % 2 == 1 {
-            self.complete(above, completed);
+            self.complete(level + 1, completed, spare);
         }
     }
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        let levels = self.each.capacity() * size_of::<Level>();
-        let rings = self.each.iter().flat_map(|level| &level.rings);
-        let waits = self.each.iter().filter(|level| !level.filling.is_empty());
-        levels
-            + rings.flatten().count() * size_of::<Ring>()
-            + waits.count() * size_of::<super::waits::Waits>()
+        let of_level = |level: &Level| level.rings.heap_bytes() + level.filling.heap_bytes();
+        self.each.capacity() * size_of::<Level>() + self.each.iter().map(of_level).sum::<usize>()
     }
 }

@@ -17,11 +17,13 @@ mod follow;
 mod kinds;
 mod ledger;
 mod levels;
+mod load;
 mod median;
 mod reading;
 mod ring;
 mod rules;
 mod runaway;
+mod score;
 mod shape;
 mod step;
 pub mod summary;
@@ -45,7 +47,7 @@ pub use self::{
     rules::{Rule, rules},
 };
 use crate::{
-    policy::Policy,
+    policy::{Policy, Rules},
     stream::{
         Flag, FlagKind, FlagState, Ignored, Moment, ProcessId, Scope, ThreadGroup, ThreadId, Window,
     },
@@ -54,8 +56,11 @@ use crate::{
 /// Lives that were not heard of for this long are dropped: their last window was lost.
 const FORGET_NS: u64 = 3_600_000_000_000;
 
-/// Groups of like-named threads that a process may have.
-const MAX_GROUPS: usize = 64;
+/// Groups of like-named threads that a process may have. All other threads are in one more.
+const MAX_GROUPS: usize = 63;
+
+/// The name of that one.
+const OTHER: &str = "(other)";
 
 /// How often such lives are looked for.
 const SWEEP_NS: u64 = 600_000_000_000;
@@ -87,6 +92,8 @@ pub struct Detector {
     reader: Reader,
     scratch: Scratch,
     findings: Vec<Finding>,
+    /// The name of a thread's group.
+    name: String,
 }
 
 /// A process. Ids come back, so the creation time belongs to it.
@@ -123,7 +130,7 @@ struct Group {
     /// `None` where that of one of them is not known.
     mapped_bytes: Option<u64>,
     waits: Option<Waits>,
-    /// The thread whose window came last.
+    /// The thread whose window came first.
     thread: ThreadId,
 }
 
@@ -162,6 +169,7 @@ impl Detector {
             reader: Reader::default(),
             scratch: Scratch::default(),
             findings: Vec::new(),
+            name: String::new(),
         }
     }
 
@@ -258,22 +266,27 @@ impl Detector {
         subject
             .watch
             .add(&reading, &mut self.scratch, &mut self.findings);
-        let about = About {
-            ts: window.ts,
-            process: &life.process,
-            thread: None,
-            threads: None,
-        };
-        subject.tell(&about, &mut self.findings, &mut self.tally, flags);
+        if !self.findings.is_empty() {
+            let about = About {
+                ts: window.ts,
+                process: &life.process,
+                thread: None,
+                threads: None,
+            };
+            subject.tell(&about, &mut self.findings, &mut self.tally, flags);
+        }
         for (name, group) in &mut life.groups {
-            group.close(
-                name,
-                &life.process,
-                &self.policy,
-                &mut self.scratch,
-                &mut self.tally,
-                flags,
-            );
+            let rules = || self.policy.rules(&life.process.service, Some(name));
+            group.close(rules, &mut self.scratch, &mut self.findings);
+            if !self.findings.is_empty() {
+                group.tell(
+                    name,
+                    &life.process,
+                    &mut self.findings,
+                    &mut self.tally,
+                    flags,
+                );
+            }
             group.begin(window);
         }
     }
@@ -287,20 +300,22 @@ impl Detector {
         if window.period_ns == 0 || window.ts < life.last {
             return;
         }
-        let name = group_name(&thread.name);
-        let room = life.groups.len() < MAX_GROUPS;
-        let group = match life.groups.entry(name) {
-            Entry::Occupied(group) => group.into_mut(),
-            Entry::Vacant(place) if self.series < self.config.max_series && room => {
-                self.series += 1;
-                place.insert(Group::new(thread, window))
-            }
-            Entry::Vacant(_) => {
+        write_group_name(&thread.name, &mut self.name);
+        if !life.groups.contains_key(&self.name) && life.groups.len() >= MAX_GROUPS {
+            OTHER.clone_into(&mut self.name);
+        }
+        if !life.groups.contains_key(&self.name) {
+            if self.series >= self.config.max_series {
                 self.refused += 1;
                 return;
             }
-        };
-        group.add(thread, window, &mut self.reader);
+            self.series += 1;
+            life.groups
+                .insert(self.name.clone(), Group::new(thread, window));
+        }
+        if let Some(group) = life.groups.get_mut(&self.name) {
+            group.add(thread, window, &mut self.reader);
+        }
     }
 
     /// Closes a life.
@@ -320,15 +335,16 @@ impl Detector {
             subject.tell(&about, &mut self.findings, &mut self.tally, flags);
         }
         for (name, group) in &mut life.groups {
-            let about = About {
-                ts,
-                process: &life.process,
-                thread: group.alone(),
-                threads: Some(group.named(name)),
-            };
             if let Some(subject) = &mut group.subject {
                 subject.watch.end(why, &mut self.findings);
-                subject.tell(&about, &mut self.findings, &mut self.tally, flags);
+                group.ts = ts;
+                group.tell(
+                    name,
+                    &life.process,
+                    &mut self.findings,
+                    &mut self.tally,
+                    flags,
+                );
             }
         }
     }
@@ -355,6 +371,13 @@ impl Detector {
 /// A name with `#` for each number in it: `worker-12` and `worker-3` are alike.
 pub fn group_name(name: &str) -> String {
     let mut group = String::with_capacity(name.len());
+    write_group_name(name, &mut group);
+    group
+}
+
+/// The same into what was there before.
+fn write_group_name(name: &str, group: &mut String) {
+    group.clear();
     for character in name.chars() {
         if !character.is_ascii_digit() {
             group.push(character);
@@ -362,7 +385,6 @@ pub fn group_name(name: &str) -> String {
             group.push('#');
         }
     }
-    group
 }
 
 impl Group {
@@ -379,6 +401,10 @@ impl Group {
     }
 
     fn add(&mut self, thread: &ThreadId, window: &Window, reader: &mut Reader) {
+        // Of several, the first one stands for all.
+        if self.active == 0 && self.thread != *thread {
+            self.thread.clone_from(thread);
+        }
         self.active += 1;
         self.mapped_bytes = self
             .mapped_bytes
@@ -389,38 +415,43 @@ impl Group {
             sum.add(&more);
             sum
         });
-        if self.thread != *thread {
-            self.thread = thread.clone();
-        }
     }
 
     /// Judges what has been added up.
     fn close(
         &mut self,
-        name: &str,
-        process: &ProcessId,
-        policy: &Policy,
+        rules: impl FnOnce() -> Rules,
         scratch: &mut Scratch,
-        tally: &mut Tally,
-        flags: &mut Vec<Flag>,
+        findings: &mut Vec<Finding>,
     ) {
         let waits = self.waits.replace(Waits::default());
         let mapped_bytes = self.mapped_bytes.replace(0);
         let reading = Reading::of_threads(self.ts, self.seconds, mapped_bytes, waits);
+        let created = self.thread.created;
+        let subject = self
+            .subject
+            .get_or_insert_with(|| Subject::new(Watch::new(&reading, created, rules())));
+        subject.watch.add(&reading, scratch, findings);
+    }
+
+    /// Makes records of what was found.
+    fn tell(
+        &mut self,
+        name: &str,
+        process: &ProcessId,
+        findings: &mut Vec<Finding>,
+        tally: &mut Tally,
+        flags: &mut Vec<Flag>,
+    ) {
         let about = About {
             ts: self.ts,
             process,
             thread: self.alone(),
             threads: Some(self.named(name)),
         };
-        let created = self.thread.created;
-        let subject = self.subject.get_or_insert_with(|| {
-            let rules = policy.rules(&process.service, Some(name));
-            Subject::new(Watch::new(&reading, created, rules))
-        });
-        let mut findings = Vec::new();
-        subject.watch.add(&reading, scratch, &mut findings);
-        subject.tell(&about, &mut findings, tally, flags);
+        if let Some(subject) = &mut self.subject {
+            subject.tell(&about, findings, tally, flags);
+        }
     }
 
     /// Begins with the windows of this period.
@@ -483,7 +514,7 @@ impl Subject {
             .raised
             .iter()
             .position(|flag| (flag.metric, flag.kind) == (finding.metric, finding.kind))
-            .filter(|_| lasts && finding.change != Change::Raised);
+            .filter(|_| lasts && matches!(finding.change, Change::Updated | Change::Cleared));
         let mut flag = match known {
             Some(at) => self.raised.swap_remove(at),
             None => about.raise(tally, &finding),
@@ -492,6 +523,7 @@ impl Subject {
         flag.state = match finding.change {
             Change::Raised => FlagState::Raised,
             Change::Updated => FlagState::Updated,
+            Change::Explained => FlagState::Explained,
             Change::Cleared => FlagState::Cleared,
         };
         flag.since = finding.since;
@@ -500,10 +532,10 @@ impl Subject {
         if lasts {
             match flag.state {
                 FlagState::Raised => tally.raised += 1,
-                FlagState::Updated => {}
+                FlagState::Updated | FlagState::Explained => {}
                 FlagState::Cleared => tally.raised -= 1,
             }
-            if flag.state != FlagState::Cleared {
+            if matches!(flag.state, FlagState::Raised | FlagState::Updated) {
                 self.raised.push(flag.clone());
             }
         }

@@ -4,7 +4,7 @@ use super::{
     channel::{Channel, NO_RATE},
     waits::{Reader, WaitStatistics, Waits},
 };
-use crate::stream::{Metric, Moment, Window};
+use crate::stream::{KernelSummary, Metric, Moment, Window};
 
 /// Values of a window, or of the windows of like-named threads. Not a number where there is none.
 #[derive(Clone, Debug)]
@@ -31,10 +31,52 @@ pub struct Reading {
     pub waits: Option<Waits>,
     /// Statistics of these.
     pub statistics: Option<WaitStatistics>,
-    /// Most memory that it may use, if that is known.
-    pub memory_limit: Option<f64>,
-    /// Most threads, likewise.
-    pub tasks_limit: Option<f64>,
+    /// How often it got a CPU.
+    pub switches: Option<u64>,
+    /// CPU time used, in nanoseconds.
+    pub cpu_ns: Option<u64>,
+    /// The most that there may be of each.
+    pub limits: Limits,
+}
+
+/// The most that there may be. Not a number where none is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Committed memory: what of the address space may still be added to it, and the machine has.
+    pub committed: f64,
+    /// Address space.
+    pub reserved: f64,
+    /// Resident memory: of the cgroup, or of the machine.
+    pub resident: f64,
+    /// Threads.
+    pub threads: f64,
+    /// Open file descriptors.
+    pub descriptors: f64,
+}
+
+impl Limits {
+    /// None is known.
+    pub const UNKNOWN: Self = Self {
+        committed: f64::NAN,
+        reserved: f64::NAN,
+        resident: f64::NAN,
+        threads: f64::NAN,
+        descriptors: f64::NAN,
+    };
+
+    /// Of a process that has so much committed and reserved.
+    fn of(kernel: &KernelSummary, committed: f64, reserved: f64) -> Self {
+        let machine = gauge(kernel.host_memory_bytes);
+        let address_space = gauge(kernel.address_space_limit_bytes);
+        Self {
+            // What is committed grows within the address space, of which it is a part.
+            committed: (address_space - (reserved - committed).max(0.0)).min(machine),
+            reserved: address_space,
+            resident: gauge(kernel.memory_limit_bytes).min(machine),
+            threads: gauge(kernel.tasks_limit),
+            descriptors: gauge(kernel.fds_limit),
+        }
+    }
 }
 
 impl Reading {
@@ -45,8 +87,10 @@ impl Reading {
         }
         let seconds = window.period_ns as f64 / 1e9;
         let (memory, kernel) = (&window.memory, &window.kernel);
-        let gauge = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
+        let committed = gauge(memory.standing_committed_bytes.or(kernel.data_bytes));
+        let reserved = gauge(memory.standing_reserved_bytes.or(kernel.vm_bytes));
         let waits = waits(window, reader);
+        let statistics = waits.as_ref().map(Waits::statistics);
         let threads = window
             .threads
             .map(|threads| threads.live)
@@ -54,17 +98,18 @@ impl Reading {
         Some(Self {
             ts: window.ts,
             seconds,
-            committed: gauge(memory.standing_committed_bytes.or(kernel.data_bytes)),
-            reserved: gauge(memory.standing_reserved_bytes.or(kernel.vm_bytes)),
+            committed,
+            reserved,
             resident: gauge(kernel.rss_bytes),
             threads: gauge(threads),
             descriptors: gauge(kernel.fds),
             mapped: mapped(mapped_bytes(window), seconds),
             created: window.threads.map(|threads| threads.created),
-            statistics: waits.as_ref().map(Waits::statistics),
+            switches: statistics.map(|waits| waits.count).or(kernel.run_count),
+            statistics,
             waits,
-            memory_limit: kernel.memory_limit_bytes.map(|bytes| bytes as f64),
-            tasks_limit: kernel.tasks_limit.map(|tasks| tasks as f64),
+            cpu_ns: kernel.cpu_ns,
+            limits: Limits::of(kernel, committed, reserved),
         })
     }
 
@@ -75,6 +120,7 @@ impl Reading {
         mapped_bytes: Option<u64>,
         waits: Option<Waits>,
     ) -> Self {
+        let statistics = waits.as_ref().map(Waits::statistics);
         Self {
             ts,
             seconds,
@@ -85,10 +131,11 @@ impl Reading {
             descriptors: f64::NAN,
             mapped: mapped(mapped_bytes, seconds),
             created: None,
-            statistics: waits.as_ref().map(Waits::statistics),
+            switches: statistics.map(|waits| waits.count),
+            statistics,
             waits,
-            memory_limit: None,
-            tasks_limit: None,
+            cpu_ns: None,
+            limits: Limits::UNKNOWN,
         }
     }
 }
@@ -113,6 +160,10 @@ impl Reading {
             Metric::DelayP99 => f64::NAN,
         }
     }
+}
+
+fn gauge(value: Option<u64>) -> f64 {
+    value.map_or(f64::NAN, |value| value as f64)
 }
 
 /// Its waits; `None` if they were not measured for all of it, or cannot be read.

@@ -1,98 +1,138 @@
-//! The last blocks of a channel at one level, and the record of all that came before them.
+//! The last blocks of a level, and the record of all that came before them.
 
-use super::median::median_of;
+use super::{
+    channel::{CHANNELS, JUDGED},
+    median::median_of,
+};
 
 /// Blocks of a ring.
 pub const BLOCKS: usize = 32;
 
+/// Parts of a record.
+const PARTS: usize = 8;
+
 /// Highest levels of the blocks that have left a ring, by age: each part holds the positions of half an octave, and the
 /// last eight of them reach back to a sixteenth of the way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Record {
-    parts: [f32; Self::PARTS],
+    parts: [f32; PARTS],
+    /// The two blocks that left last, older one first.
+    left: [f32; 2],
+}
+
+/// The rings of all channels. Values are kept in single precision: 200 bytes of 3 GB.
+#[derive(Debug)]
+pub struct Rings {
+    /// By position, modulo the length; fewer as long as there are fewer.
+    blocks: Vec<[f32; CHANNELS]>,
+    /// Channels that ever had a value.
+    known: [bool; CHANNELS],
+    /// From when on blocks leave, of what is judged.
+    records: Option<Box<[Record; JUDGED.len()]>>,
+    /// The newest part of the records.
     newest: u8,
 }
 
-/// Values are kept in single precision: 200 bytes of 3 GB.
-#[derive(Clone, Debug)]
-pub struct Ring {
-    /// By position, modulo the length.
-    values: [f32; BLOCKS],
-    /// The two that left last, older one first.
-    left: [f32; 2],
-    record: Record,
+/// Half octaves from the first position on.
+fn part(position: u64) -> u8 {
+    (2.0 * ((position + 1) as f64).log2()) as u8
 }
 
 impl Record {
-    const PARTS: usize = 8;
+    const NOTHING: Self = Self {
+        parts: [f32::NEG_INFINITY; PARTS],
+        left: [f32::NAN; 2],
+    };
 
-    fn new() -> Self {
+    /// A block leaves.
+    fn leave(&mut self, part: u8, value: f32) {
+        // The median of three: a single block is a spike.
+        let mut three = [self.left[0], self.left[1], value].map(f64::from);
+        // Not a number is the lesser one.
+        let highest = &mut self.parts[usize::from(part) % PARTS];
+        *highest = highest.max(median_of(&mut three) as f32);
+        self.left = [self.left[1], value];
+    }
+}
+
+impl Rings {
+    /// Empty ones.
+    pub fn new() -> Self {
         Self {
-            parts: [f32::NEG_INFINITY; Self::PARTS],
+            blocks: Vec::new(),
+            known: [false; CHANNELS],
+            records: None,
             newest: 0,
         }
     }
 
-    /// Half octaves from the first position on.
-    fn part(position: u64) -> u8 {
-        (2.0 * ((position + 1) as f64).log2()) as u8
-    }
-
-    fn add(&mut self, position: u64, value: f32) {
-        let part = Self::part(position);
-        while self.newest < part {
-            self.newest += 1;
-            self.parts[usize::from(self.newest) % Self::PARTS] = f32::NEG_INFINITY;
-        }
-        let highest = &mut self.parts[usize::from(part) % Self::PARTS];
-        *highest = highest.max(value);
-    }
-
-    /// The highest level since a position; negative infinity if there is none.
-    fn since(&self, position: u64) -> f64 {
-        let oldest = u64::from(self.newest).saturating_sub(Self::PARTS as u64 - 1);
-        let from = u64::from(Self::part(position)).max(oldest);
-        (from..=u64::from(self.newest))
-            .map(|part| self.parts[part as usize % Self::PARTS])
-            .fold(f32::NEG_INFINITY, f32::max)
-            .into()
-    }
-}
-
-impl Ring {
-    /// An empty one.
-    pub fn new() -> Self {
-        Self {
-            values: [f32::NAN; BLOCKS],
-            left: [f32::NAN; 2],
-            record: Record::new(),
-        }
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        let records = self.records.as_ref();
+        self.blocks.capacity() * size_of::<[f32; CHANNELS]>()
+            + records.map_or(0, |_| size_of::<[Record; JUDGED.len()]>())
     }
 
     /// Adds the block at a position, which is one above the last one's.
-    pub fn push(&mut self, position: u64, value: f64) {
-        let place = &mut self.values[position as usize % BLOCKS];
-        let old = std::mem::replace(place, value as f32);
-        if let Some(position) = position.checked_sub(BLOCKS as u64) {
-            // The median of three: a single block is a spike.
-            let mut three = [self.left[0], self.left[1], old].map(f64::from);
-            let held = median_of(&mut three);
-            if !held.is_nan() {
-                self.record.add(position, held as f32);
+    pub fn push(&mut self, position: u64, values: &[f64; CHANNELS]) {
+        let values = values.map(|value| value as f32);
+        for (known, value) in self.known.iter_mut().zip(values) {
+            *known |= !value.is_nan();
+        }
+        let place = position as usize % BLOCKS;
+        if self.blocks.len() < BLOCKS {
+            // After a long gap, the ring begins anywhere.
+            let until = if position < BLOCKS as u64 {
+                place
+            } else {
+                BLOCKS
+            };
+            self.blocks.resize(until, [f32::NAN; CHANNELS]);
+            if until == place {
+                self.blocks.push(values);
+                return;
             }
-            self.left = [self.left[1], old];
+        }
+        let old = std::mem::replace(&mut self.blocks[place], values);
+        let Some(position) = position.checked_sub(BLOCKS as u64) else {
+            return;
+        };
+        let part = part(position);
+        let records = self
+            .records
+            .get_or_insert_with(|| Box::new([Record::NOTHING; JUDGED.len()]));
+        while self.newest < part {
+            self.newest += 1;
+            for record in &mut **records {
+                record.parts[usize::from(self.newest) % PARTS] = f32::NEG_INFINITY;
+            }
+        }
+        for (record, old) in records.iter_mut().zip(old) {
+            record.leave(part, old);
         }
     }
 
-    /// All blocks up to a position, oldest first; not a number where nothing was measured.
-    pub fn blocks(&self, position: u64) -> [f64; BLOCKS] {
+    /// All blocks of a channel up to a position, which is the last one's, oldest first; not a number where nothing was measured.
+    /// `None` if nothing was measured ever.
+    pub fn blocks(&self, channel: usize, position: u64) -> Option<[f64; BLOCKS]> {
         let oldest = position as usize + 1;
-        std::array::from_fn(|i| f64::from(self.values[(oldest + i) % BLOCKS]))
+        let at = |i: usize| self.blocks.get((oldest + i) % BLOCKS);
+        self.known[channel].then(|| {
+            std::array::from_fn(|i| at(i).map_or(f64::NAN, |values| f64::from(values[channel])))
+        })
     }
 
-    /// The highest level held before the ring, the first tenth of the way left out: that is how a service starts.
-    /// Negative infinity if there is none.
-    pub fn record(&self, position: u64) -> f64 {
-        self.record.since((position + 1) / 10)
+    /// The highest level that a channel held before the ring, the first tenth of the way left out: that is how a service
+    /// starts. Negative infinity if there is none.
+    pub fn record(&self, channel: usize, position: u64) -> f64 {
+        let Some(records) = &self.records else {
+            return f64::NEG_INFINITY;
+        };
+        let oldest = (self.newest + 1).saturating_sub(PARTS as u8);
+        let from = part((position + 1) / 10).max(oldest);
+        (from..=self.newest)
+            .map(|part| records[channel].parts[usize::from(part) % PARTS])
+            .fold(f32::NEG_INFINITY, f32::max)
+            .into()
     }
 }

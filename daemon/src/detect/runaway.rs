@@ -23,8 +23,8 @@ const NOISE: f64 = 0.04;
 #[derive(Debug)]
 pub struct Runaway {
     seen: u32,
-    /// Seconds and level.
-    points: Vec<(f64, f64)>,
+    seconds: Vec<f64>,
+    levels: Vec<f32>,
 }
 
 /// A rise that is too fast to wait.
@@ -53,7 +53,8 @@ impl Runaway {
     pub fn new() -> Self {
         Self {
             seen: 0,
-            points: Vec::new(),
+            seconds: Vec::new(),
+            levels: Vec::new(),
         }
     }
 
@@ -66,31 +67,38 @@ impl Runaway {
         if self.seen <= WARM_UP {
             return None;
         }
-        if self.points.len() == KEPT {
-            self.points.remove(0);
+        if self.levels.len() == KEPT {
+            self.seconds.remove(0);
+            self.levels.remove(0);
         }
-        self.points.push((now_s, level));
-        let (begin_s, first) = *self.points.first()?;
+        self.seconds.push(now_s);
+        self.levels.push(level as f32);
+        let (begin_s, first) = self.points().next()?;
         // The cheap look: one comparison a window.
-        if self.points.len() < LEAST || level < GROWTH * first || first <= 0.0 {
+        if self.levels.len() < LEAST || level < GROWTH * first || first <= 0.0 {
             return None;
         }
         self.measure(begin_s, first, level)
     }
 
+    fn points(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
+        let levels = self.levels.iter().map(|level| f64::from(*level));
+        self.seconds.iter().copied().zip(levels)
+    }
+
     fn measure(&self, begin_s: f64, first: f64, level: f64) -> Option<Fast> {
-        let count = self.points.len() as f64;
-        let x0 = self.points.iter().map(|(x, _)| x).sum::<f64>() / count;
-        let y0 = self.points.iter().map(|(_, y)| y).sum::<f64>() / count;
-        let spread: f64 = self.points.iter().map(|(x, _)| (x - x0).powi(2)).sum();
-        let shared: f64 = self.points.iter().map(|(x, y)| (x - x0) * (y - y0)).sum();
+        let count = self.levels.len() as f64;
+        let x0 = self.points().map(|(x, _)| x).sum::<f64>() / count;
+        let y0 = self.points().map(|(_, y)| y).sum::<f64>() / count;
+        let spread: f64 = self.points().map(|(x, _)| (x - x0).powi(2)).sum();
+        let shared: f64 = self.points().map(|(x, y)| (x - x0) * (y - y0)).sum();
         let slope = shared / spread;
-        let off = |(x, y): &(f64, f64)| (y - y0 - slope * (x - x0)).powi(2);
-        let variance = self.points.iter().map(off).sum::<f64>() / (count - 2.0);
+        let off = |(x, y): (f64, f64)| (y - y0 - slope * (x - x0)).powi(2);
+        let variance = self.points().map(off).sum::<f64>() / (count - 2.0);
         let error = (variance / spread).sqrt();
         let keeps_speed = self.keeps_speed();
-        let rises = self.points.windows(2).filter(|pair| pair[1].1 >= pair[0].1);
-        let steady = rises.count() + 1 >= self.points.len() - 1;
+        let rises = self.levels.windows(2).filter(|pair| pair[1] >= pair[0]);
+        let steady = rises.count() + 1 >= self.levels.len() - 1;
         let fast = slope * DOUBLES_WITHIN_S >= level;
         let quiet = variance.sqrt() <= NOISE * (level - first);
         let straight = quiet && steady && KEEPS_SPEED.contains(&keeps_speed);
@@ -102,26 +110,24 @@ impl Runaway {
             error: 1.96 * error,
             z: slope / error.max(1e-6 * slope),
             keeps_speed,
-            windows: self.points.len(),
+            windows: self.levels.len(),
         })
     }
 
     /// From the levels of the first, middle and last three windows: single ones come a little early or late.
     fn keeps_speed(&self) -> f64 {
         let level = |at: usize| {
-            let part = &self.points[at..at + 3];
-            let sum = part
-                .iter()
-                .fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
+            let part = self.points().skip(at).take(3);
+            let sum = part.fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
             (sum.0 / 3.0, sum.1 / 3.0)
         };
-        let last = self.points.len() - 3;
+        let last = self.levels.len() - 3;
         let (a, b, c) = (level(0), level(last / 2), level(last));
         ((c.1 - b.1) / (c.0 - b.0)) / ((b.1 - a.1) / (b.0 - a.0)).max(1e-12)
     }
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.points.capacity() * size_of::<(f64, f64)>()
+        self.seconds.capacity() * size_of::<f64>() + self.levels.capacity() * size_of::<f32>()
     }
 }

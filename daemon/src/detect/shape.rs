@@ -2,7 +2,10 @@
 //!
 //! Medians and ranks, so that single wild blocks move nothing. 32 blocks have 496 pairs; all of it takes some 3 us.
 
-use super::{median::median_of, ring::BLOCKS};
+use super::{
+    median::{median, median_of},
+    ring::BLOCKS,
+};
 
 /// Makes the median absolute deviation an estimate of a normal distribution's standard deviation.
 pub const MAD_TO_SIGMA: f64 = 1.4826;
@@ -60,11 +63,7 @@ impl Outline {
     /// Of a ring, oldest block first.
     pub fn of(blocks: &[f64]) -> Self {
         let length = blocks.len() / SEGMENTS;
-        let segments = std::array::from_fn(|i| {
-            let mut part = [f64::NAN; BLOCKS / SEGMENTS];
-            part[..length].copy_from_slice(&blocks[i * length..(i + 1) * length]);
-            median_of(&mut part[..length])
-        });
+        let segments = std::array::from_fn(|i| median(&blocks[i * length..(i + 1) * length]));
         Self::from_segments(segments)
     }
 
@@ -111,16 +110,20 @@ impl Shape {
         let slope = median_of(scratch);
         let deviation = (known * (known - 1.0) * (2.0 * known + 5.0) / 18.0).sqrt();
         let line = |i: usize| slope * i as f64;
-        let off = |(i, value): (usize, &f64)| value - line(i);
-        let mut residuals: Vec<f64> = blocks.iter().enumerate().map(off).collect();
-        let level = median_of(&mut residuals.clone());
-        for residual in &mut residuals {
-            *residual -= level;
+        let mut residuals = [f64::NAN; BLOCKS];
+        let residuals = &mut residuals[..blocks.len()];
+        for (i, (residual, value)) in residuals.iter_mut().zip(blocks).enumerate() {
+            *residual = value - line(i);
         }
-        let fill = |(i, residual): (usize, &f64)| level + line(i) + zero_if_missing(*residual);
-        let filled: Vec<f64> = residuals.iter().enumerate().map(fill).collect();
-        let rho = lag_one(&residuals);
-        for residual in &mut residuals {
+        let level = median(residuals);
+        let mut filled = [f64::NAN; BLOCKS];
+        let filled = &mut filled[..blocks.len()];
+        for (i, (filled, residual)) in filled.iter_mut().zip(&mut *residuals).enumerate() {
+            *residual -= level;
+            *filled = level + line(i) + zero_if_missing(*residual);
+        }
+        let rho = lag_one(residuals);
+        for residual in &mut *residuals {
             *residual = residual.abs();
         }
         Some(Self {
@@ -129,9 +132,9 @@ impl Shape {
             z: (score - score.signum()) as f64 / deviation,
             deviation,
             rho,
-            sigma: MAD_TO_SIGMA * median_of(&mut residuals),
+            sigma: MAD_TO_SIGMA * median_of(residuals),
             blocks: blocks.len(),
-            step_over_line: step_over_line(&filled),
+            step_over_line: step_over_line(filled),
         })
     }
 
@@ -192,7 +195,11 @@ fn interval(slopes: &mut [f64], half: f64) -> (f64, f64) {
 /// Autocorrelation from one block to the next of what is left without a parabola.
 fn lag_one(residuals: &[f64]) -> f64 {
     let count = residuals.len();
-    let mut left: Vec<f64> = residuals.iter().copied().map(zero_if_missing).collect();
+    let mut left = [0.0; BLOCKS];
+    let left = &mut left[..count];
+    for (left, residual) in left.iter_mut().zip(residuals) {
+        *left = zero_if_missing(*residual);
+    }
     let place = |i: usize| i as f64 - (count - 1) as f64 / 2.0;
     let mean_square = (0..count).map(|i| place(i).powi(2)).sum::<f64>() / count as f64;
     let shapes: [&dyn Fn(usize) -> f64; 3] =
@@ -227,13 +234,16 @@ fn step_over_line(blocks: &[f64]) -> f64 {
     const LEAST: usize = 4;
     let count = blocks.len() as f64;
     let mean = blocks.iter().sum::<f64>() / count;
-    let centred: Vec<f64> = blocks.iter().map(|value| value - mean).collect();
-    let total: f64 = centred.iter().map(|value| value * value).sum();
+    let centred = || blocks.iter().map(|value| value - mean);
+    let total: f64 = centred().map(|value| value * value).sum();
     let place = |i: usize| i as f64 - (count - 1.0) / 2.0;
-    let shared: f64 = (0..blocks.len()).map(|i| place(i) * centred[i]).sum();
+    let shared: f64 = centred()
+        .enumerate()
+        .map(|(i, value)| place(i) * value)
+        .sum();
     let spread: f64 = (0..blocks.len()).map(|i| place(i).powi(2)).sum();
     let (mut sum, mut gain) = (0.0, 0.0_f64);
-    for (i, value) in centred.iter().enumerate() {
+    for (i, value) in centred().enumerate() {
         if (LEAST..=blocks.len() - LEAST).contains(&i) {
             let (before, after) = (i as f64, count - i as f64);
             gain = gain.max(sum * sum / before + sum * sum / after);

@@ -2,7 +2,7 @@
 
 use super::{
     channel::Channel,
-    median::median_of,
+    median::{median, median_of},
     ring::BLOCKS,
     shape::{MAD_TO_SIGMA, MISSING},
 };
@@ -45,14 +45,13 @@ pub fn least(channel: Channel) -> f64 {
 pub fn step(blocks: &[f64; BLOCKS], least: f64) -> Option<Step> {
     let missing = blocks.iter().filter(|value| value.is_nan()).count();
     // The cheap look: are the halves that far apart?
-    let level = |part: &[f64]| median_of(&mut part.to_vec());
-    let apart = level(&blocks[BLOCKS - SIDE..]) - level(&blocks[..SIDE]);
+    let apart = median(&blocks[BLOCKS - SIDE..]) - median(&blocks[..SIDE]);
     if missing > MISSING || apart < least || apart.is_nan() {
         return None;
     }
     let at = best_split(blocks)?;
     let (first, second) = blocks.split_at(at);
-    let (before, after) = (level(first), level(second));
+    let (before, after) = (median(first), median(second));
     let jump = after - before;
     let middle = f64::midpoint(before, after);
     let wrong = first.iter().filter(|value| **value > middle).count()
@@ -60,7 +59,7 @@ pub fn step(blocks: &[f64; BLOCKS], least: f64) -> Option<Step> {
     let drift = |part: &[f64]| {
         let quarter = part.len() / 4;
         let ends = [&part[..quarter], &part[part.len() - quarter..]];
-        (level(ends[1]) - level(ends[0])).abs()
+        (median(ends[1]) - median(ends[0])).abs()
     };
     let mut distances = blocks.map(|value| (value - before).abs().min((value - after).abs()));
     let sigma = MAD_TO_SIGMA * median_of(&mut distances);

@@ -21,6 +21,10 @@ pub fn sentence(flag: &Flag) -> String {
                 .unwrap_or("no reason given");
             format!("{subject} no longer climbs: {why}; it went from {from} to {to} since {since}")
         }
+        (FlagKind::Climb, FlagState::Explained) => format!(
+            "{subject} climbs as the load does, from {from} to {to} since {since}: there is {:.1} times as much to do",
+            evidence.load_ratio.unwrap_or(1.0),
+        ),
         (FlagKind::Climb, _) => format!(
             "{subject} climbs by {} (95 %: {} to {}), from {from} to {to} since {since}",
             per_hour(flag.metric, evidence.slope_per_hour),

@@ -8,7 +8,7 @@ mod policy;
 use super::*;
 use crate::{
     histogram::{DelayCounts, Summariser},
-    stream::{DelaySummary, KernelSummary, MemorySummary, Metric, ThreadSummary},
+    stream::{Bound, DelaySummary, KernelSummary, Load, MemorySummary, Metric, ThreadSummary},
 };
 use slowburn_common::histogram::bucket;
 use slowburn_probes::event::Delays;
@@ -148,6 +148,49 @@ fn a_leak_is_raised_updated_and_cleared() {
     assert!(flags.iter().all(|flag| flag.id == "f1"));
 }
 
+/// Each kind of memory arrives at a limit of its own; files and threads at theirs.
+#[test]
+fn climbs_arrive_at_their_limits() {
+    let forecast = |metric: Metric, set: fn(&mut Window, f64)| {
+        let flags = fresh((1..=1440).map(|i| {
+            let end_s = 5.0 * f64::from(i);
+            let mut window = empty(end_s, 5.0);
+            window.kernel.memory_limit_bytes = Some(900 << 20);
+            window.kernel.tasks_limit = Some(500);
+            window.kernel.fds_limit = Some(512);
+            window.kernel.address_space_limit_bytes = Some(2 << 30);
+            window.kernel.host_memory_bytes = Some(16 << 30);
+            set(&mut window, 1.0 + end_s / 3600.0);
+            window
+        }));
+        let flag = flags.iter().find(|flag| flag.metric == metric);
+        let forecast = flag.and_then(|flag| flag.evidence.forecast);
+        let forecast = forecast.unwrap_or_else(|| panic!("{metric:?}: {flags:?}"));
+        assert_eq!(forecast.reaches, Bound::Limit, "{metric:?}");
+        forecast.level
+    };
+    let rss = forecast(Metric::RssBytes, |window, times| {
+        window.kernel.rss_bytes = Some((times * 250.0 * MIB) as u64);
+    });
+    let committed = forecast(Metric::CommittedBytes, |window, times| {
+        window.memory.standing_committed_bytes = Some((times * 250.0 * MIB) as u64);
+        window.memory.standing_reserved_bytes = Some((times * 250.0 * MIB) as u64 + (1 << 30));
+    });
+    let fds = forecast(Metric::Fds, |window, times| {
+        window.kernel.fds = Some((times * 100.0) as u64);
+    });
+    let threads = forecast(Metric::ThreadsLive, |window, times| {
+        window.kernel.threads = Some((times * 100.0) as u64);
+    });
+    let gib = 1024.0 * MIB;
+    let near = |level: f64, expected: f64| (level / expected - 1.0).abs() < 1e-3;
+    assert!(
+        near(rss, 900.0 * MIB) && near(committed, gib),
+        "{rss} {committed}"
+    );
+    assert!(near(fds, 512.0) && near(threads, 500.0), "{fds} {threads}");
+}
+
 #[test]
 fn a_fall_below_the_beginning_clears() {
     let flags = fresh(series(7200.0, 5.0, |t| {
@@ -183,6 +226,21 @@ fn what_cannot_wait_is_raised_within_a_minute() {
     );
 }
 
+/// A sixteenth of half a year is longer than the longest ring.
+#[test]
+fn what_was_well_for_half_a_year_may_still_begin_to_leak() {
+    let day = 86_400.0;
+    let mut noise = Noise::new(12);
+    let flags = fresh(series(190.0 * day, 600.0, |t| {
+        500.0 + 100.0 * ((t - 180.0 * day) / day).max(0.0) + noise.normal()
+    }));
+    assert_eq!(climbs(&flags), 1, "{flags:?}");
+    assert!(
+        (180.0 * day..181.5 * day).contains(&seconds(&flags[0])),
+        "{flags:?}"
+    );
+}
+
 #[test]
 fn a_leak_under_a_daily_rhythm_shows_from_day_to_day() {
     let day = 86_400.0;
@@ -201,23 +259,81 @@ fn a_leak_under_a_daily_rhythm_shows_from_day_to_day() {
     assert!(flags.iter().any(|flag| flag.kind == FlagKind::Periodic));
 }
 
-#[test]
-fn growth_that_follows_the_load_is_not_flagged() {
+/// Flags on memory, over twelve hours, when all of these have grown so many times at their end.
+fn grown(memory: f64, switches: f64, cpu: Option<f64>) -> Vec<Flag> {
     let mut summariser = Summariser::default();
     let mut noise = Noise::new(9);
-    let mut with_load = |follows: bool| {
-        let mut windows = Vec::new();
-        for i in 1..=1440_u32 {
-            let t = f64::from(i) * 30.0;
-            let load = 1.0 + t / 43_200.0;
-            let grown = if follows { 1.0 + t / 43_200.0 } else { 1.0 };
-            let mut window = committed(t, 30.0, 300.0 * load + noise.normal());
-            window.delay = Some(waits(&mut summariser, 20_000, (3000.0 * grown) as u32));
-            windows.push(window);
-        }
-        climbs(&fresh(windows))
+    let windows = (1..=1440_u32).map(move |i| {
+        let t = f64::from(i) * 30.0;
+        let times = |end: f64| 1.0 + (end - 1.0) * t / 43_200.0;
+        let mut window = committed(t, 30.0, 300.0 * times(memory) + noise.normal());
+        window.delay = Some(waits(
+            &mut summariser,
+            20_000,
+            (3000.0 * times(switches) + 30.0 * noise.normal()) as u32,
+        ));
+        window.kernel.cpu_ns =
+            cpu.map(|cpu| (1e9 * times(cpu) * (1.0 + 0.01 * noise.normal())) as u64);
+        window
+    });
+    let mut flags = fresh(windows);
+    flags.retain(|flag| flag.metric == Metric::CommittedBytes && flag.state != FlagState::Updated);
+    flags
+}
+
+#[test]
+fn growth_that_follows_the_load_is_said_and_not_flagged() {
+    let flags = grown(2.0, 2.0, None);
+    assert_eq!(kinds(&flags), [(FlagKind::Climb, FlagState::Explained)]);
+    let evidence = &flags[0].evidence;
+    assert_eq!(evidence.load, Some(Load::Switches));
+    assert!(
+        evidence
+            .load_ratio
+            .is_some_and(|ratio| ratio > evidence.now / evidence.baseline),
+        "{evidence:?}"
+    );
+    assert!(
+        flags[0].summary.contains("climbs as the load does"),
+        "{}",
+        flags[0].summary
+    );
+    // The same growth without the load, or with far less of it.
+    for load in [1.0, 1.2] {
+        let flags = grown(2.0, load, None);
+        assert_eq!(
+            kinds(&flags),
+            [(FlagKind::Climb, FlagState::Raised)],
+            "{load}"
+        );
+    }
+}
+
+/// A collector has more to do the larger the heap is: that is the leak, and not the load.
+#[test]
+fn what_a_leak_costs_does_not_explain_it() {
+    for flags in [
+        grown(2.0, 1.0, Some(2.0)),
+        grown(2.0, 1.0, Some(3.0)),
+        grown(2.0, 1.2, Some(2.0)),
+    ] {
+        assert_eq!(
+            kinds(&flags),
+            [(FlagKind::Climb, FlagState::Raised)],
+            "{flags:?}"
+        );
+    }
+}
+
+/// Who has more to do does more a switch: CPU time may show a little more of the load than the switches.
+#[test]
+fn cpu_time_is_load_where_a_switch_costs_the_same() {
+    let explained_by = |flags: &[Flag]| match flags {
+        [flag] if flag.state == FlagState::Explained => flag.evidence.load,
+        _ => None,
     };
-    assert_eq!((with_load(true), with_load(false)), (0, 1));
+    assert_eq!(explained_by(&grown(1.8, 1.5, None)), None);
+    assert_eq!(explained_by(&grown(1.8, 1.5, Some(1.8))), Some(Load::Cpu));
 }
 
 /// So many waits of one length.

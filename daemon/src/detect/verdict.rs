@@ -5,9 +5,10 @@
 
 use super::{
     channel::Channel,
+    load::Rise,
     shape::{Outline, Shape},
 };
-use crate::policy::Demand;
+use crate::{policy::Demand, stream::Load};
 
 const HOUR_S: f64 = 3600.0;
 const DAY_S: f64 = 86_400.0;
@@ -40,24 +41,24 @@ const PATIENCE: f64 = 0.25;
 const LEAST_PATIENCE_S: f64 = 300.0;
 const MOST_PATIENCE_S: f64 = 6.0 * HOUR_S;
 
-/// It must also span this share of what is known of the task: what has been well for a week is not ill for a minute. A rise to
+/// It must also span a share of what is known of the task, of which a week counts at most: what has been well for a week is not ill for a minute. A rise to
 /// more than e times the level needs less. Rates and delays come in episodes, and need more: an eighth of a day.
+pub const KNOWN_S: f64 = 7.0 * DAY_S;
 const HISTORY: f64 = 1.0 / 16.0;
-const HISTORY_LARGE: f64 = 1.0 / 64.0;
+const HISTORY_LARGE: f64 = 1.0 / 32.0;
 const HISTORY_FLOW: f64 = 1.0 / 8.0;
 
 /// Rates and delays wander. In the first ring of all there is nothing to compare with: they must be known for longer.
 const PAST: f64 = 1.25;
 
-/// A limit that is not known is taken to be at this multiple of the level.
+/// A limit that is not known is taken to be at this multiple of the level. One that is further away than twenty times the level was not set
+/// for this service (most may open a million files and have all of the machine's memory), and is no reason to wait for longer. A container's limit is a
+/// few times what it needs, and it may begin with a tenth of that.
 const UNKNOWN_LIMIT: f64 = 4.0;
+const FAR_LIMIT: f64 = 20.0;
 
 /// From this horizon on growth is compared with the load's.
 const LOAD_HORIZON_S: f64 = HOUR_S;
-
-/// The load must have changed by so much, that significantly, to explain anything.
-const LOAD_SIGNIFICANCE: f64 = 2.0;
-const LOAD_LEAST: f64 = 0.1;
 
 /// For so long there is no other day to compare with.
 pub const FIRST_DAY_S: f64 = 26.0 * HOUR_S;
@@ -91,14 +92,12 @@ impl Context {
     }
 }
 
-/// What is left until a limit, or until the level has doubled.
+/// What is left.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Forecast {
-    /// At which level.
-    pub level: f64,
-    /// Is that a limit?
-    pub is_limit: bool,
-    /// Seconds until then, if it goes on like this.
+    /// The limit, if it is known.
+    pub limit: Option<f64>,
+    /// Seconds until that, or until four times the level if it is far away, if it goes on like this.
     pub seconds: f64,
 }
 
@@ -109,15 +108,15 @@ pub struct Verdict {
     pub shape: Shape,
     /// Has the load grown as much?
     pub explained: bool,
-    /// How far the load has risen, as a logarithm, if it has.
-    pub load_rise: Option<f64>,
+    /// How far the load has risen, if it has.
+    pub load: Option<Rise>,
     /// What is left.
     pub forecast: Forecast,
 }
 
 /// Can a ring of such a length be long enough at all, whatever is in it?
 pub fn may_be_long_enough(channel: Channel, horizon_s: f64, history_s: f64) -> bool {
-    let least = LEAST_PATIENCE_S.max(history_s * HISTORY_LARGE);
+    let least = LEAST_PATIENCE_S.max(history_s.min(KNOWN_S) * HISTORY_LARGE);
     let has_past = channel.is_floor() || history_s >= PAST * horizon_s;
     has_past && horizon_s >= least.max(flow_patience_s(channel, history_s))
 }
@@ -148,13 +147,13 @@ pub fn least_speed(age_s: f64, horizon_s: f64) -> f64 {
     }
 }
 
-/// Judges a ring of which the outline speaks for a climb. `load` gives the load's ring of the same time and is only asked
-/// if all else does, too. `None` if it does not climb.
+/// Judges a ring of which the outline speaks for a climb. `load` says how the load has risen in the same time and is only
+/// asked if all else does, too. `None` if it does not climb.
 pub fn judge(
     channel: Channel,
     shape: Shape,
     context: &Context,
-    load: impl FnOnce() -> Option<Shape>,
+    load: impl FnOnce() -> Option<Rise>,
 ) -> Option<Verdict> {
     let outline = &shape.outline;
     let forecast = forecast(channel, &shape, context);
@@ -170,13 +169,12 @@ pub fn judge(
         return None;
     }
     let compare = context.horizon_s >= LOAD_HORIZON_S;
-    let load_rise = compare.then(load).flatten();
-    let load_rise = load_rise.as_ref().and_then(significant_load);
+    let load = compare.then(load).flatten();
     let factor = channel.load_factor(context.history_s < FIRST_DAY_S);
     Some(Verdict {
-        explained: load_rise.is_some_and(|load| relative <= factor * load),
+        explained: load.is_some_and(|load| relative <= factor * load.rise),
         shape,
-        load_rise,
+        load,
         forecast,
     })
 }
@@ -198,7 +196,7 @@ fn patience_s(channel: Channel, relative: f64, forecast: &Forecast, context: &Co
     } else {
         HISTORY
     };
-    let known = context.history_s * share;
+    let known = context.history_s.min(KNOWN_S) * share;
     left.max(known)
         .max(flow_patience_s(channel, context.history_s))
 }
@@ -216,19 +214,10 @@ fn flow_patience_s(channel: Channel, history_s: f64) -> f64 {
     }
 }
 
-/// Upper end of the load's rise, if it has risen.
-fn significant_load(shape: &Shape) -> Option<f64> {
-    let risen = shape.significance() > LOAD_SIGNIFICANCE && shape.rise() > LOAD_LEAST;
-    // The standard error of a line's rise is the residuals' deviation by the root of n/12.
-    let error = shape.sigma * (12.0 / shape.blocks as f64).sqrt();
-    risen.then_some(shape.rise() + LOAD_SIGNIFICANCE * error)
-}
-
 fn forecast(channel: Channel, shape: &Shape, context: &Context) -> Forecast {
     let block_s = context.horizon_s / shape.blocks as f64;
     Forecast {
-        level: limit_or_guess(channel, &shape.outline, context.limit),
-        is_limit: context.limit.is_some(),
+        limit: context.limit,
         seconds: seconds_left(
             channel,
             &shape.outline,
@@ -239,7 +228,7 @@ fn forecast(channel: Channel, shape: &Shape, context: &Context) -> Forecast {
 }
 
 fn limit_or_guess(channel: Channel, outline: &Outline, limit: Option<f64>) -> f64 {
-    match limit {
+    match limit.filter(|limit| *limit <= FAR_LIMIT * outline.top()) {
         Some(limit) => limit,
         None if channel.is_floor() => UNKNOWN_LIMIT * outline.base(),
         None => outline.top() + UNKNOWN_LIMIT.ln(),
@@ -253,22 +242,6 @@ pub fn seconds_left(channel: Channel, outline: &Outline, limit: Option<f64>, slo
 }
 
 impl Verdict {
-    /// How clearly it passed: each measure compared with its bound, and their geometric mean. 0.5 is barely.
-    pub fn score(&self, channel: Channel, context: &Context) -> f64 {
-        let shape = &self.shape;
-        let measures = [
-            shape.significance() / context.significance(),
-            shape.rise() / context.least_rise(channel, shape.outline.base()).max(1e-12),
-            shape.rise() / (RISE_SIGMA * shape.sigma).max(1e-12),
-            (1.0 - shape.outline.largest_jump) / (1.0 - LARGEST_JUMP),
-            shape.outline.keeps_speed() / KEEPS_SPEED,
-        ];
-        let shares =
-            measures.map(|measure| (measure.max(0.0) / (1.0 + measure.max(0.0))).max(1e-3));
-        let product: f64 = shares.iter().product();
-        product.powf(1.0 / shares.len() as f64)
-    }
-
     /// Rules that were passed, but not by much.
     pub fn doubts(&self, context: &Context) -> Vec<String> {
         let shape = &self.shape;
@@ -302,13 +275,16 @@ impl Verdict {
             above < 0.8,
             format!("it had {:.0} % of the rise before", 100.0 * (1.0 - above)),
         );
-        doubt(
-            self.load_rise.is_some(),
-            format!(
-                "there was more to do: {:.2} times as many switches",
-                self.load_rise.unwrap_or(0.0).exp()
-            ),
-        );
+        if let Some(load) = self.load {
+            doubts.push(format!(
+                "there was more to do: {:.2} times as {}",
+                load.rise.exp(),
+                match load.by {
+                    Load::Switches => "many switches",
+                    Load::Cpu => "much CPU time, at the same cost a switch",
+                }
+            ));
+        }
         doubts
     }
 }

@@ -1,6 +1,6 @@
 //! Waits for a CPU as a small histogram: what the detector keeps of a window's, and of longer times.
 //!
-//! Four buckets per octave from 256 ns to 69 s instead of sixteen from 1 ns on: a quarter of an octave is far below the
+//! Four buckets per octave from 256 ns to 34 s instead of sixteen from 1 ns on: a quarter of an octave is far below the
 //! least change of a delay that is judged, and a set of series holds one of these a level.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -11,7 +11,7 @@ use crate::stream::DelaySummary;
 
 /// Highest bit of the lowest and of the highest bucket's values.
 const LOW_BIT: u32 = 8;
-const HIGH_BIT: u32 = 36;
+const HIGH_BIT: u32 = 35;
 
 const BUCKETS: usize = 1 + (HIGH_BIT - LOW_BIT) as usize * 4;
 
@@ -61,11 +61,36 @@ pub struct Waits {
     counts: [u32; BUCKETS],
 }
 
+/// Histograms that are not in use: blocks come and go with every window, and take theirs from here.
+#[derive(Debug, Default)]
+pub struct Spare(Vec<Box<Waits>>);
+
+impl Spare {
+    /// Most that are kept. A window ends one block of each level at most.
+    const MOST: usize = 16;
+
+    /// An empty one.
+    pub fn take(&mut self) -> Box<Waits> {
+        let mut waits = self.0.pop().unwrap_or_default();
+        waits.counts.fill(0);
+        waits
+    }
+
+    /// One that is not needed any more.
+    pub fn give(&mut self, waits: Box<Waits>) {
+        if self.0.len() < Self::MOST {
+            self.0.push(waits);
+        }
+    }
+}
+
 /// What waits are judged by. Logarithms, all of them: of nanoseconds, and of shares. Not a number if there are too few.
 #[derive(Clone, Copy, Debug)]
 pub struct WaitStatistics {
     /// How many.
     pub count: u64,
+    /// Sum of their logarithms.
+    pub logs: f64,
     /// Mean logarithm: where most of them are.
     pub typical: f64,
     /// Twice the logarithm of the mean root: long waits weigh more, and none weighs everything.
@@ -120,6 +145,7 @@ impl Waits {
         };
         WaitStatistics {
             count,
+            logs,
             typical: enough(FOR_MEAN, logs / total),
             heavy: enough(FOR_HEAVY_MEAN, 2.0 * (roots / total).ln()),
             beyond_8: enough(FOR_TAIL, self.beyond(median + 8.0_f64.ln(), total)),

@@ -7,13 +7,15 @@ use super::{
     kinds::{Kinds, Sight},
     ledger::{DayOverDay, Ledger},
     levels::{Completed, Levels},
-    median::median_of,
+    load,
+    median::{median, median_of},
     reading::Reading,
     ring::BLOCKS,
     runaway::{Fast, Runaway},
     shape::{Outline, Shape},
     threshold::{Streak, Thresholds},
     verdict::{Context, Verdict, judge, may_be_long_enough, may_climb},
+    waits::Spare,
 };
 use crate::{
     policy::{Rules, Sensitivity},
@@ -27,6 +29,9 @@ const LOOKS: [usize; 2] = [BLOCKS, BLOCKS / 4 * 3];
 
 /// For how long a climb stays raised that was too fast for rings.
 const FAST_HOLDS_S: f64 = 600.0;
+
+/// Windows after which it is looked at what is no climb: what a process does at first is not usual, and most live shortly.
+const SETTLED: u32 = 6;
 
 /// Metrics that share an alarm: one finding about delays is enough. Climbs that the policy does not want flagged have as
 /// many of their own, so that they keep nothing else from being flagged.
@@ -53,6 +58,7 @@ pub struct Scratch {
     slopes: Vec<f64>,
     completed: Vec<Completed>,
     seen: Vec<(Channel, Sight)>,
+    spare: Spare,
 }
 
 /// A process, or a group of threads.
@@ -60,7 +66,10 @@ pub struct Scratch {
 pub struct Watch {
     levels: Levels,
     ledger: Box<Ledger>,
-    kinds: Box<Kinds>,
+    /// From when on it has settled.
+    kinds: Option<Box<Kinds>>,
+    /// Windows until then.
+    unsettled: u32,
     /// Of committed memory and of threads.
     runaways: [Runaway; 2],
     /// Its age when the first window began.
@@ -95,7 +104,8 @@ impl Watch {
             window_s: first.seconds,
             levels,
             ledger: Box::new(Ledger::new()),
-            kinds: Box::new(Kinds::new()),
+            kinds: None,
+            unsettled: SETTLED,
             runaways: [Runaway::new(), Runaway::new()],
             alarms: std::array::from_fn(|_| Alarm::default()),
             thresholds: Thresholds::new(&rules),
@@ -123,18 +133,27 @@ impl Watch {
     pub fn add(&mut self, reading: &Reading, scratch: &mut Scratch, findings: &mut Vec<Finding>) {
         let now_s = self.levels.seconds(reading.ts);
         scratch.completed.clear();
-        self.levels.add(reading, &mut scratch.completed);
+        self.levels
+            .add(reading, &mut scratch.completed, &mut scratch.spare);
         for completed in &scratch.completed {
             for channel in JUDGED {
-                if let Some(climb) = self.look(channel, *completed, reading, &mut scratch.slopes) {
-                    self.found(channel, now_s, climb, findings);
+                match self.look(channel, *completed, reading, &mut scratch.slopes) {
+                    Some((climb, false)) => self.found(channel, now_s, climb, findings),
+                    Some((climb, true)) => findings.push(finding((Change::Explained, climb))),
+                    None => {}
                 }
             }
             self.pass(*completed, now_s, findings);
-            self.kinds.look(&self.levels, *completed, &mut scratch.seen);
+            if let Some(kinds) = &mut self.kinds {
+                kinds.look(&self.levels, *completed, &mut scratch.seen);
+            }
         }
         self.run_away(now_s, reading, findings);
-        self.kinds.add(now_s, reading, &mut scratch.seen);
+        match &mut self.kinds {
+            Some(kinds) => kinds.add(now_s, reading, &mut scratch.seen),
+            None if self.unsettled > 0 => self.unsettled -= 1,
+            None => self.kinds = Some(Box::new(Kinds::new())),
+        }
         if self.ledger.add(now_s, reading) {
             self.compare_days(now_s, findings);
         }
@@ -174,15 +193,15 @@ impl Watch {
 
     /// An hour is complete.
     fn compare_days(&mut self, now_s: f64, findings: &mut Vec<Finding>) {
-        let days: Vec<DayOverDay> = {
+        let days = {
             let demand = |channel| self.sensitivity(channel).demand();
-            self.ledger.climbs(demand).collect()
+            self.ledger.climbs(demand)
         };
-        for days in days {
+        for days in days.into_iter().flatten() {
             self.found(days.channel, now_s, self.day_climb(&days, now_s), findings);
         }
         for rhythm in self.ledger.rhythms() {
-            if self.kinds.is_daily() {
+            if self.kinds.as_mut().is_some_and(|kinds| kinds.is_daily()) {
                 let since = self.levels.moment((now_s - DAY_S).max(0.0));
                 let evidence = evidence::of_rhythm(&rhythm, self.window_s);
                 findings.push(event(FlagKind::Periodic, rhythm.channel, since, evidence));
@@ -192,17 +211,18 @@ impl Watch {
 
     /// The most that there may be, by the kernel or by the policy: whichever comes first.
     fn limit(&self, channel: Channel, reading: &Reading) -> Option<f64> {
-        let known = self.rules.limits();
+        let (kernel, known) = (&reading.limits, self.rules.limits());
         let (kernel, policy) = match channel {
-            Channel::Committed | Channel::Resident => (reading.memory_limit, known.memory),
-            Channel::Threads => (reading.tasks_limit, known.threads),
-            Channel::Descriptors => (None, known.fds),
-            _ => (None, None),
+            Channel::Committed => (kernel.committed, known.memory),
+            Channel::Reserved => (kernel.reserved, None),
+            Channel::Resident => (kernel.resident, known.memory),
+            Channel::Threads => (kernel.threads, known.threads),
+            Channel::Descriptors => (kernel.descriptors, known.fds),
+            _ => return None,
         };
-        match (kernel, policy) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
+        // The lesser of two, of which one may not be a number, is the other.
+        let limit = kernel.min(policy.unwrap_or(f64::NAN));
+        (!limit.is_nan()).then_some(limit)
     }
 
     /// A change that is no climb. Where a climb is raised, it is part of that.
@@ -227,14 +247,14 @@ impl Watch {
     }
 
     /// Looks at a ring that has a new block, whole and at its last three quarters. Gives the climb if enough looks have
-    /// passed.
+    /// passed, and whether the load explains it.
     fn look(
         &mut self,
         channel: Channel,
         completed: Completed,
         reading: &Reading,
         slopes: &mut Vec<f64>,
-    ) -> Option<Climb> {
+    ) -> Option<(Climb, bool)> {
         LOOKS
             .into_iter()
             .find_map(|length| self.look_at(length, channel, completed, reading, slopes))
@@ -247,34 +267,38 @@ impl Watch {
         completed: Completed,
         reading: &Reading,
         slopes: &mut Vec<f64>,
-    ) -> Option<Climb> {
+    ) -> Option<(Climb, bool)> {
         let Completed { level, position } = completed;
         let unit_s = self.levels.block_s(level);
         let (horizon_s, history_s) = (unit_s * length as f64, (position + 1) as f64 * unit_s);
         if history_s < horizon_s || !may_be_long_enough(channel, horizon_s, history_s) {
             return None;
         }
-        let ring = self.levels.ring(level, channel)?;
-        let all = ring.blocks(position);
+        let all = self.levels.blocks(completed, channel)?;
         let (before, blocks) = all.split_at(BLOCKS - length);
         let context = Context {
             horizon_s,
             age_s: self.age_s + history_s,
             history_s,
-            record: ring.record(position).max(held(before)),
+            record: self.levels.record(completed, channel).max(held(before)),
             limit: self.limit(channel, reading),
             demand: self.sensitivity(channel).demand(),
         };
         let verdict = self.judge(channel, completed, blocks, &context, slopes)?;
         let agree = self.rules.of(channel.metric()).looks;
         let alarm = &mut self.alarms[self.alarm_for(channel)];
-        if verdict.explained || !alarm.pass_look(history_s, horizon_s, unit_s, agree) {
+        let told = if verdict.explained {
+            alarm.explained(history_s, horizon_s)
+        } else {
+            alarm.pass_look(history_s, horizon_s, unit_s, agree)
+        };
+        if !told {
             return None;
         }
         let interval = verdict.shape.interval(blocks, slopes);
         let outline = &verdict.shape.outline;
         let evidence = evidence::of_ring(channel, &verdict, interval, &context, self.window_s);
-        Some(Climb {
+        let climb = Climb {
             channel,
             level: Some(level),
             horizon_s,
@@ -282,7 +306,8 @@ impl Watch {
             now: outline.top(),
             since: self.onset(completed, blocks, outline),
             evidence,
-        })
+        };
+        Some((climb, verdict.explained))
     }
 
     fn judge(
@@ -298,9 +323,8 @@ impl Watch {
         }
         let shape = Shape::of(blocks, slopes)?;
         judge(channel, shape, context, || {
-            let load = self.levels.ring(completed.level, Channel::Load)?;
-            let load = load.blocks(completed.position);
-            Shape::of(&load[BLOCKS - blocks.len()..], slopes)
+            let ring = |load| self.levels.blocks(completed, load);
+            load::rise(blocks.len(), ring, slopes)
         })
     }
 
@@ -361,35 +385,34 @@ impl Watch {
     /// A block is complete: what is raised may be over.
     fn pass(&mut self, completed: Completed, now_s: f64, findings: &mut Vec<Finding>) {
         let levels = &self.levels;
+        let finest = levels.finest();
         for alarm in &mut self.alarms {
-            let Some((level, _)) = alarm.source() else {
-                if completed.level == 0 {
-                    findings.extend(alarm.pass(now_s, |_, _| f64::NAN).map(finding));
+            let source = alarm.source().filter(|(level, _)| *level >= finest);
+            let Some((level, channel)) = source else {
+                if completed.level == finest {
+                    findings.extend(alarm.pass(now_s, f64::NAN).map(finding));
                 }
                 continue;
             };
             if level != completed.level {
                 continue;
             }
-            let stands = |level: usize, channel: Channel| {
-                levels.ring(level, channel).map_or(f64::NAN, |ring| {
-                    let blocks = ring.blocks(completed.position);
-                    median_of(&mut blocks[BLOCKS - 3..].to_vec())
-                })
-            };
+            let blocks = levels.blocks(completed, channel);
+            let stands = blocks.map_or(f64::NAN, |blocks| median(&blocks[BLOCKS - 3..]));
             findings.extend(alarm.pass(now_s, stands).map(finding));
         }
     }
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
+        let kinds = self.kinds.as_ref();
         self.levels.heap_bytes()
             + size_of::<Ledger>()
             + self.ledger.heap_bytes()
-            + size_of::<Kinds>()
             + self.runaways.iter().map(Runaway::heap_bytes).sum::<usize>()
-            + self.kinds.heap_bytes()
             + self.thresholds.heap_bytes()
+            + self.alarms.iter().map(Alarm::heap_bytes).sum::<usize>()
+            + kinds.map_or(0, |kinds| size_of::<Kinds>() + kinds.heap_bytes())
     }
 }
 

@@ -144,6 +144,8 @@ impl Incidents {
             .or_default();
         match flag.state {
             FlagState::Raised => service.raised(flag, &mut self.told),
+            // What the load explains is no alarm.
+            FlagState::Explained => {}
             FlagState::Updated | FlagState::Cleared => {
                 if let Some(open) = &mut service.open
                     && let Some(known) = open.flags.iter_mut().find(|known| known.id == flag.id)

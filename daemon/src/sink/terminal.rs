@@ -92,6 +92,7 @@ impl Terminal {
     fn flag(&mut self, flag: &Flag) {
         let mark = match flag.state {
             FlagState::Cleared => "cleared",
+            FlagState::Explained => "explained",
             _ => "FLAG",
         };
         self.say(&format!("{mark} {}: {}", flag.id, flag.summary));
@@ -106,7 +107,7 @@ impl Terminal {
         self.shown = shown;
         let mark = match incident.state {
             FlagState::Raised => "INCIDENT",
-            FlagState::Updated => "incident",
+            FlagState::Updated | FlagState::Explained => "incident",
             FlagState::Cleared => "over",
         };
         self.say(&format!("{mark} {}: {}", incident.id, incident.summary));

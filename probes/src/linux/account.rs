@@ -11,7 +11,7 @@ use procfs::{
     process::{Process, Schedstat, Stat, Status},
 };
 
-use super::clock::ns_per_tick;
+use super::{clock::ns_per_tick, limits::LimitReader};
 use crate::event::{Life, ProcessAccount, ThreadAccount};
 
 /// What the kernel says about a thread's waits since it was created. `None` if it is gone or not built in.
@@ -41,6 +41,7 @@ pub struct Accounts {
     steal_change: Option<u64>,
     ns_per_tick: u64,
     cgroups: CgroupMounts,
+    limits: LimitReader,
 }
 
 impl Accounts {
@@ -52,6 +53,7 @@ impl Accounts {
             steal_change: None,
             ns_per_tick: ns_per_tick(),
             cgroups: CgroupMounts::find(),
+            limits: LimitReader::new(),
         };
         accounts.start_window();
         accounts
@@ -65,6 +67,7 @@ impl Accounts {
             .map(|ticks| ticks * self.ns_per_tick);
         self.steal_change = change(now, self.steal_ns);
         self.steal_ns = now;
+        self.limits.start_window();
     }
 
     /// Takes the counters of a process as they stand, so that the first window shows changes.
@@ -92,12 +95,14 @@ impl Accounts {
             throttled_ns: change(now.throttled_ns, before.throttled_ns),
             throttled_periods: change(now.throttled_periods, before.throttled_periods),
             host_steal_ns: self.steal_change,
+            limits: self.limits.read(process),
         }
     }
 
     /// Forgets processes that are gone.
     pub fn keep(&mut self, alive: impl Fn(&Life) -> bool) {
         self.previous.retain(|process, _| alive(process));
+        self.limits.keep(alive);
     }
 
     fn counters(&self, pid: u32) -> Counters {

@@ -7,6 +7,7 @@ mod entry;
 mod error;
 mod floor;
 mod hooks;
+mod limits;
 mod load;
 mod offsets;
 mod rehook;

@@ -20,6 +20,9 @@ pub struct Flag {
     t: f64,
     metric: String,
     kind: String,
+    /// How likely it is said to be right.
+    #[serde(default)]
+    score: Option<f64>,
 }
 
 /// How a case went.
@@ -33,6 +36,8 @@ struct Verdict {
     delay: Option<f64>,
     /// The kinds flagged.
     kinds: Vec<String>,
+    /// Flags that say how likely they are right, and whether they are.
+    scored: Vec<(f64, bool)>,
 }
 
 /// Sums over cases.
@@ -84,6 +89,7 @@ pub fn print(labels: &[Label], flags: &[Flag], cases: bool) {
         );
     }
     print_kinds(&verdicts);
+    print_reliability(&verdicts);
     if cases {
         print_cases(&verdicts, flags);
     }
@@ -109,7 +115,11 @@ impl Verdict {
                 first = first.min(flag.t);
             }
             let allowed = right || label.metrics_ok.contains(&flag.metric);
-            verdict.wrong += usize::from(!verdict.climbs || !allowed || !late_enough);
+            let is_right = verdict.climbs && allowed && late_enough;
+            verdict.wrong += usize::from(!is_right);
+            verdict
+                .scored
+                .extend(flag.score.map(|score| (score, is_right)));
             verdict.kinds.push("climb".into());
         }
         verdict.found = first.is_finite();
@@ -160,6 +170,30 @@ impl Score {
             share(in_time, self.climbs),
         )
     }
+}
+
+/// Are as many of the flags right as their scores say? By twentieths.
+fn print_reliability(verdicts: &[(&Label, Verdict)]) {
+    let mut bins = BTreeMap::<usize, Vec<(f64, bool)>>::new();
+    for (score, is_right) in verdicts.iter().flat_map(|(_, verdict)| &verdict.scored) {
+        let bin = (score * 20.0) as usize;
+        bins.entry(bin).or_default().push((*score, *is_right));
+    }
+    let flags: usize = bins.values().map(Vec::len).sum();
+    println!("\nscore      flags  mean   right");
+    let mut error = 0.0;
+    for (bin, scored) in &bins {
+        let count = scored.len() as f64;
+        let mean = scored.iter().map(|(score, _)| score).sum::<f64>() / count;
+        let right = scored.iter().filter(|(_, is_right)| *is_right).count() as f64 / count;
+        error += (mean - right).abs() * count / flags as f64;
+        let from = *bin as f64 / 20.0;
+        println!(
+            "{from:.2}-{:.2}  {count:>5}  {mean:.3}  {right:.3}",
+            from + 0.05
+        );
+    }
+    println!("expected calibration error {error:.3}");
 }
 
 /// Cases that are steps, spikes or periodic are named right if that kind is flagged and no climb is.

@@ -134,7 +134,8 @@ impl Case {
             }),
             kernel: KernelSummary {
                 rss_bytes: reading.rss_bytes,
-                memory_limit_bytes: self.meta.mem_limit.map(|bytes| bytes as u64),
+                // The limit of a case is met by what is mapped.
+                host_memory_bytes: self.meta.mem_limit.map(|bytes| bytes as u64),
                 tasks_limit: self.meta.thread_limit.map(|threads| threads as u64),
                 ..KernelSummary::default()
             },

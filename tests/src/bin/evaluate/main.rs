@@ -49,6 +49,9 @@ struct Raised<'a> {
     t: f64,
     metric: &'static str,
     kind: serde_json::Value,
+    /// How likely it is said to be right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score: Option<f64>,
 }
 
 /// What it took.
@@ -205,6 +208,7 @@ fn line(case: &Case, flag: &Flag) -> Result<Option<String>> {
         t: seconds(flag.ts),
         metric,
         kind: serde_json::to_value(flag.kind)?,
+        score: flag.evidence.score,
     };
     Ok(Some(serde_json::to_string(&raised)?))
 }
