@@ -107,6 +107,7 @@ fn mark(state: FlagState) -> char {
         FlagState::Raised => 'R',
         FlagState::Updated => 'U',
         FlagState::Cleared => 'C',
+        FlagState::Explained => 'E',
     }
 }
 
