@@ -85,7 +85,7 @@ impl Service {
             sum_ns: counted.values().map(|count| u64::from(*count)).sum(),
             counts: counted.into_iter().collect(),
             max_ns: 400_000,
-            unknown: 0,
+            ..Delays::default()
         });
         self.summariser.summarise(&counts)
     }

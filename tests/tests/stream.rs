@@ -101,7 +101,8 @@ fn every_line_fits_the_schema() {
     assert_eq!(
         types,
         [
-            "delay", "flag", "loss", "mapping", "start", "stop", "target", "thread", "window"
+            "delay", "flag", "incident", "loss", "mapping", "start", "stop", "target", "thread",
+            "window"
         ]
     );
     println!(

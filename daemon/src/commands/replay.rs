@@ -112,6 +112,8 @@ struct Replayer<W> {
     terminal: Terminal,
     /// What was said anew since the last run of the recording ended, by type.
     said: BTreeMap<&'static str, u64>,
+    /// There were windows that it was not said yet what they come to.
+    unsettled: bool,
 }
 
 impl<W: Write> Replayer<W> {
@@ -123,6 +125,7 @@ impl<W: Write> Replayer<W> {
             output,
             terminal,
             said: BTreeMap::new(),
+            unsettled: false,
         }
     }
 
@@ -144,6 +147,9 @@ impl<W: Write> Replayer<W> {
                 self.number += 1;
             }
             let (lines, unknown) = rest.split_at(known);
+            if known > 0 {
+                self.settle()?;
+            }
             self.output.write_all(lines)?;
             let Some(end) = unknown.iter().position(|byte| *byte == b'\n') else {
                 return Ok(());
@@ -164,20 +170,28 @@ impl<W: Write> Replayer<W> {
         match &record {
             // What the detector says is said anew.
             Record::Flag(_) | Record::Incident(_) | Record::Ignored(_) => return Ok(()),
-            Record::Target(event) => self.pipeline.hear(event),
             Record::Loss(loss) if loss.class == LossClass::Series => return Ok(()),
             Record::Stop(stop) => return self.stop(stop.clone()),
             _ => {}
+        }
+        // What windows come to is said after the last one of a period, as it is live.
+        if !matches!(record, Record::Window(_)) {
+            self.settle()?;
         }
         self.terminal.record(&record);
         self.output.write_all(line)?;
         match record {
             Record::Window(window) => self.window(&window),
+            Record::Target(event) => {
+                self.pipeline.hear(&event);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
 
     fn window(&mut self, window: &Window) -> Result<(), End> {
+        self.unsettled = true;
         let mut said = Vec::new();
         self.pipeline.judge(window, &mut |record| said.push(record));
         self.say(said)
@@ -193,6 +207,9 @@ impl<W: Write> Replayer<W> {
 
     /// What the last windows come to.
     fn settle(&mut self) -> Result<(), End> {
+        if !std::mem::take(&mut self.unsettled) {
+            return Ok(());
+        }
         let mut said = Vec::new();
         self.pipeline.settle(&mut |record| said.push(record));
         self.say(said)
