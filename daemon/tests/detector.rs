@@ -171,10 +171,7 @@ fn a_task_takes_no_more_than_25_kib_once_it_is_a_week_old() {
 /// `heap_bytes` is what the table's bound rests on: it must not leave anything out.
 #[test]
 fn what_it_says_that_it_takes_is_what_it_takes() {
-    let mut detector = Detector::new(Config {
-        max_series: 20_000,
-        ..Config::default()
-    });
+    let mut detector = Detector::new(Config { max_series: 20_000 });
     let mut services: Vec<Service> = (1..=200).map(Service::new).collect();
     // Once, so that the buffers of this test are not counted.
     for service in &mut services {
@@ -247,10 +244,7 @@ fn ten_thousand_threads_of_one_process_lose_nothing_and_stay_small() {
 
 #[test]
 fn ten_thousand_processes_fit_into_256_mib() {
-    let mut detector = Detector::new(Config {
-        max_series: 10_000,
-        ..Config::default()
-    });
+    let mut detector = Detector::new(Config { max_series: 10_000 });
     let mut service = Service::new(1);
     let before = BYTES.get();
     // Windows of four hours: all levels that a week has.

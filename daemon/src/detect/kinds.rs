@@ -205,8 +205,8 @@ fn find(
             value
         }
     };
-    let blocks = levels.blocks(completed, channel)?.map(logarithm);
-    let step = step(&blocks, least(channel))?;
+    let values = levels.blocks(completed, channel)?.map(logarithm);
+    let step = step(&values, least(channel))?;
     let at_s = (oldest + step.at as u64) as f64 * block_s;
     let record = levels.record(completed, channel);
     let record = if channel.is_floor() {

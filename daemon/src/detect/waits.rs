@@ -63,6 +63,10 @@ pub struct Waits {
 
 /// Histograms that are not in use: blocks come and go with every window, and take theirs from here.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::vec_box,
+    reason = "blocks hold them boxed, and they go to and fro"
+)]
 pub struct Spare(Vec<Box<Waits>>);
 
 impl Spare {
