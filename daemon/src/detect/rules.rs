@@ -240,7 +240,7 @@ fn score(score: f64) -> Rule {
     Rule {
         name: "score",
         value: format!("{score:.2}"),
-        demanded: "0.5 is barely, 1 beyond doubt".to_owned(),
+        demanded: "share of such flags that are right".to_owned(),
         passed: None,
     }
 }
