@@ -132,7 +132,7 @@ impl Pipeline {
 
     /// Takes a window of a recording, as [`Event::WindowEnd`] makes them live, and passes on what the detector says to it.
     pub fn judge(&mut self, window: &Window, out: &mut impl FnMut(Record)) {
-        if window.ts != self.incidents.ts() {
+        if !self.is_of_the_same_period(window) {
             self.settle(out);
         }
         self.incidents.window(window);
@@ -144,6 +144,11 @@ impl Pipeline {
             out,
         );
         self.tell_refused(window.ts.0, out);
+    }
+
+    /// Does it belong to the windows that came last?
+    pub fn is_of_the_same_period(&self, window: &Window) -> bool {
+        window.ts == self.incidents.ts()
     }
 
     /// Takes what a recording says happened to a service.

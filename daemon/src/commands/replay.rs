@@ -175,7 +175,8 @@ impl<W: Write> Replayer<W> {
             _ => {}
         }
         // What windows come to is said after the last one of a period, as it is live.
-        if !matches!(record, Record::Window(_)) {
+        let goes_on = |window: &Window| self.pipeline.is_of_the_same_period(window);
+        if !matches!(&record, Record::Window(window) if goes_on(window)) {
             self.settle()?;
         }
         self.terminal.record(&record);

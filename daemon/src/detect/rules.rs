@@ -240,7 +240,7 @@ fn score(score: f64) -> Rule {
     Rule {
         name: "score",
         value: format!("{score:.2}"),
-        demanded: "share of such flags that are right".to_owned(),
+        demanded: "share of such that are right".to_owned(),
         passed: None,
     }
 }

@@ -408,7 +408,7 @@ fn sentence(incident: &Incident) -> String {
     };
     let Some(first) = causes.first() else {
         return format!(
-            "{service}: {} flags since {since}{over}, and no known cause fits",
+            "{service}: {} flagged since {since}{over}, and no known cause fits",
             flags.len()
         );
     };
