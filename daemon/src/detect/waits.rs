@@ -63,14 +63,10 @@ pub struct Waits {
 
 /// Histograms that are not in use: blocks come and go with every window, and take theirs from here.
 #[derive(Debug, Default)]
-<<<<<<< HEAD
 #[expect(
     clippy::vec_box,
     reason = "blocks hold them boxed, and they go to and fro"
 )]
-=======
-#[expect(clippy::vec_box, reason = "it is the boxes that are used again")]
->>>>>>> 3a82139 (Tests of each of the detector's rules, and a small corpus of its own)
 pub struct Spare(Vec<Box<Waits>>);
 
 impl Spare {
