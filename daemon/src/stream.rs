@@ -798,7 +798,7 @@ pub struct MemorySummary {
 }
 
 /// Threads of a process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ThreadSummary {
     /// Alive at the end of the period.
     pub live: u64,
@@ -806,6 +806,19 @@ pub struct ThreadSummary {
     pub created: u64,
     /// Ended within it.
     pub exited: u64,
+    /// Which threads of the process created those, most first; at most four. Whoever has ended in the same period, or came after
+    /// 64 others, is not named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub creators: Vec<Creator>,
+}
+
+/// Threads that created others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Creator {
+    /// Their name, with `#` for each number in it.
+    pub name: String,
+    /// How many they created.
+    pub threads: u64,
 }
 
 /// The kernel's own numbers: counters as their change over the period, gauges as they stand at its end.

@@ -263,7 +263,7 @@ fn flags(behaviour: &Behaviour, seed: u64) -> Vec<Flag> {
             counts: each.to_vec(),
             sum_ns: 1,
             max_ns: 1,
-            unknown: 0,
+            ..Delays::default()
         });
         let mut window = Window {
             ts: Moment(((START + end_s) * 1e9) as u64),
@@ -282,6 +282,7 @@ fn flags(behaviour: &Behaviour, seed: u64) -> Vec<Flag> {
                 live: (threads * state.threads) as u64,
                 created: 1,
                 exited: 1,
+                ..ThreadSummary::default()
             }),
             kernel: KernelSummary::default(),
             lost: 0,

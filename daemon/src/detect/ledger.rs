@@ -404,7 +404,8 @@ mod tests {
     }
 
     fn climbing(ledger: &Ledger) -> Option<DayOverDay> {
-        ledger.climbs().into_iter().flatten().next()
+        let normal = |_| crate::policy::Sensitivity::Normal.demand();
+        ledger.climbs(normal).into_iter().flatten().next()
     }
 
     #[test]

@@ -300,6 +300,10 @@ mod tests {
         history_s: 2.0 * HOUR_S,
         record: f64::NEG_INFINITY,
         limit: Some(250.0 * MIB),
+        demand: Demand {
+            significance: 1.0,
+            effect: 1.0,
+        },
     };
 
     fn verdict_of(

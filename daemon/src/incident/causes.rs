@@ -115,8 +115,11 @@ fn resident_share(facts: &Facts<'_>) -> Option<f64> {
 /// Of what grew.
 fn sizes(facts: &Facts<'_>) -> String {
     let rise = |signal| facts.change(signal).rise().unwrap_or(0.0);
+    let each = facts.place.mapping_bytes.map_or_else(String::new, |each| {
+        format!(", by {} a call lately", figures::bytes(each as f64))
+    });
     format!(
-        "committed memory rose by {}, resident memory by {}",
+        "committed memory rose by {}, resident memory by {}{each}",
         figures::bytes(rise(Signal::CommittedBytes)),
         figures::bytes(rise(Signal::RssBytes))
     )
@@ -268,7 +271,10 @@ fn thread_leak(facts: &Facts<'_>, pid: u32) -> Option<Case> {
         facts.change(Signal::ExitRate).now,
     );
     if let (Some(created), Some(ended)) = (created, ended) {
-        let text = format!("{created:.2} threads a second are started, {ended:.2} end");
+        let text = format!(
+            "{created:.2} threads a second are started{}, {ended:.2} end",
+            creators(facts)
+        );
         if created > ended {
             case.supported(Weight::Strong, text);
         } else {
@@ -288,6 +294,18 @@ fn thread_leak(facts: &Facts<'_>, pid: u32) -> Option<Case> {
     Some(case)
 }
 
+/// By whom threads are started.
+fn creators(facts: &Facts<'_>) -> String {
+    let first = facts.place.creators.first();
+    first.map_or_else(String::new, |creator| {
+        format!(
+            ", {} of them by {}",
+            figures::percent(creator.share),
+            creator.name
+        )
+    })
+}
+
 fn creation_churn(facts: &Facts<'_>, pid: u32) -> Option<Case> {
     facts.lasting(&[Metric::CreationRate])?;
     let mut case = Case::open(CauseKind::CreationChurn);
@@ -296,7 +314,10 @@ fn creation_churn(facts: &Facts<'_>, pid: u32) -> Option<Case> {
         facts.change(Signal::ExitRate).now,
     );
     if let (Some(created), Some(ended)) = (created, ended) {
-        let text = format!("{created:.2} threads a second are started, {ended:.2} end");
+        let text = format!(
+            "{created:.2} threads a second are started{}, {ended:.2} end",
+            creators(facts)
+        );
         if ended > 0.8 * created {
             case.supported(Weight::Strong, text);
         } else {
@@ -410,8 +431,13 @@ fn other_service(facts: &Facts<'_>, _: u32) -> Option<Case> {
     waits(facts)?;
     let mut case = Case::open(CauseKind::OtherService);
     let share = shares(facts).map(|[_, _, others]| others);
-    let total: u64 = facts.rivals.iter().map(|rival| rival.waits.sum_ns).sum();
-    let first = facts.rivals.first();
+    let total: u64 = facts
+        .place
+        .rivals
+        .iter()
+        .map(|rival| rival.waits.sum_ns)
+        .sum();
+    let first = facts.place.rivals.first();
     let whose = first.map(|rival| {
         let part = rival.waits.sum_ns as f64 / total.max(1) as f64;
         format!(", {} of it behind {}", figures::percent(part), name(rival))
@@ -520,7 +546,7 @@ fn periodic_job(facts: &Facts<'_>, pid: u32) -> Option<Case> {
         ),
     );
     let waits = WAITS.contains(&flag.metric);
-    match (facts.rivals.first(), shares(facts)) {
+    match (facts.place.rivals.first(), shares(facts)) {
         (Some(rival), Some([_, _, others])) if waits && others >= 0.5 => case.supported(
             Weight::Clear,
             format!("meanwhile the CPU is {}'s", name(rival)),

@@ -284,17 +284,17 @@ impl Service {
         let process = process
             .and_then(|key| self.processes.get(&key))
             .or_else(|| self.processes.values().next());
-        let rivals = process.map(Process::rivals).unwrap_or_default();
-        let (moved, causes) = weigh(open, &flags, process, &rivals, ts);
         let mut pids: Vec<u32> = Vec::new();
         for flag in &flags {
             if !pids.contains(&flag.process.pid) {
                 pids.push(flag.process.pid);
             }
         }
-        let threads = process
-            .zip(lead)
-            .map(|(process, flag)| process.threads(flag.metric));
+        let place = Place {
+            pids,
+            ..place(process, lead)
+        };
+        let (moved, causes) = weigh(open, &flags, process, &place, ts);
         Some(Incident {
             ts,
             id: open.id.clone(),
@@ -303,15 +303,24 @@ impl Service {
             since: open.since(ts),
             flags: open.flags.iter().map(|flag| flag.id.clone()).collect(),
             moved,
-            place: Place {
-                pids,
-                threads: threads.unwrap_or_default(),
-                creators: Vec::new(),
-                rivals,
-            },
+            place,
             causes,
             summary: String::new(),
         })
+    }
+}
+
+/// Where it happens, within the process that leads.
+fn place(process: Option<&Process>, lead: Option<&Flag>) -> Place {
+    let Some(process) = process else {
+        return Place::default();
+    };
+    Place {
+        pids: Vec::new(),
+        threads: lead.map_or_else(Vec::new, |flag| process.threads(flag.metric)),
+        creators: process.creators(),
+        mapping_bytes: process.mapping_bytes(),
+        rivals: process.rivals(),
     }
 }
 
@@ -319,7 +328,7 @@ fn weigh(
     open: &Open,
     flags: &[Flag],
     process: Option<&Process>,
-    rivals: &[crate::stream::Rival],
+    place: &Place,
     ts: Moment,
 ) -> (Vec<crate::stream::Moved>, Vec<Cause>) {
     let meeting = rhythm::meeting(&rhythm::beats(flags));
@@ -330,7 +339,7 @@ fn weigh(
     };
     let none = history::History::new(ts, 1);
     let history = process.map_or(&none, |process| &process.history);
-    let facts = Facts::new(flags, rivals, history, ts);
+    let facts = Facts::new(flags, place, history, ts);
     let pid = flags.first().map_or(0, |flag| flag.process.pid);
     let mut moved = facts.moved();
     moved.truncate(MOST_MOVED);

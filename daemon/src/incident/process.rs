@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     detect::group_name,
-    stream::{Metric, Moment, Part, Rival, Window},
+    stream::{Creator, Metric, Moment, Part, Rival, Window},
 };
 
 /// Windows after which what threads and rivals did counts by half.
@@ -31,6 +31,9 @@ pub struct Process {
     pub last: Moment,
     groups: BTreeMap<String, Use>,
     rivals: BTreeMap<(u32, String), (f64, Rival)>,
+    creators: BTreeMap<String, f64>,
+    /// Calls that map memory, and what they took.
+    mapped: (f64, f64),
 }
 
 /// What threads of one name did lately.
@@ -48,6 +51,8 @@ impl Process {
             last: Moment::default(),
             groups: BTreeMap::new(),
             rivals: BTreeMap::new(),
+            creators: BTreeMap::new(),
+            mapped: (0.0, 0.0),
         }
     }
 
@@ -66,6 +71,18 @@ impl Process {
             *ns *= fade;
             *ns > 1.0
         });
+        self.creators.retain(|_, threads| {
+            *threads *= fade;
+            *threads > 0.1
+        });
+        for creator in window.threads.iter().flat_map(|threads| &threads.creators) {
+            self.creates(creator);
+        }
+        let (calls, bytes) = self.mapped;
+        self.mapped = (
+            calls * fade + window.memory.map_calls as f64,
+            bytes * fade + window.memory.reserved_bytes as f64,
+        );
         for rival in window.delay.iter().flat_map(|delay| &delay.rivals) {
             self.meet(rival);
         }
@@ -86,6 +103,25 @@ impl Process {
         if rival.service.is_some() {
             known.service.clone_from(&rival.service);
         }
+    }
+
+    fn creates(&mut self, creator: &Creator) {
+        let room = self.creators.len() < MOST_GROUPS;
+        if room || self.creators.contains_key(&creator.name) {
+            *self.creators.entry(creator.name.clone()).or_default() += creator.threads as f64;
+        }
+    }
+
+    /// Its threads that created most of the new ones over the last windows.
+    pub fn creators(&self) -> Vec<Part> {
+        let parts = self.creators.iter();
+        parts_of(parts.map(|(name, part)| (name.clone(), *part)).collect())
+    }
+
+    /// What a call that maps memory took over the last windows, on average; `None` if there were next to none.
+    pub fn mapping_bytes(&self) -> Option<u64> {
+        let (calls, bytes) = self.mapped;
+        (calls >= 1.0).then(|| (bytes / calls) as u64)
     }
 
     /// Adds a window of one of its threads.

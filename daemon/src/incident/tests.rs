@@ -9,7 +9,7 @@ use crate::{
     histogram::{DelayCounts, Summariser},
     pipeline::Pipeline,
     stream::{
-        Behind, CauseKind, DelaySummary, FlagState, Incident, KernelSummary, LongWaits,
+        Behind, CauseKind, Creator, DelaySummary, FlagState, Incident, KernelSummary, LongWaits,
         MemorySummary, Moment, ProcessId, Record, Rival, Scope, TargetEvent, TargetEventKind,
         ThreadSummary, Window,
     },
@@ -158,6 +158,7 @@ impl Simulation {
                 live: state.threads as u64,
                 created: state.created,
                 exited: state.exited,
+                creators: creators(state.created),
             }),
             kernel: KernelSummary {
                 rss_bytes: Some(self.noisy(state.resident, 0.003) as u64),
@@ -206,18 +207,26 @@ fn from_one(hours: f64, by: f64) -> f64 {
     1.0 + by * (hours - 1.0).max(0.0)
 }
 
-/// The likeliest cause when everything is known, for several seeds.
+/// All new threads are the work of one.
+fn creators(threads: u64) -> Vec<Creator> {
+    let name = "accept-#".to_owned();
+    Vec::from_iter((threads > 0).then_some(Creator { name, threads }))
+}
+
+/// The likeliest cause when everything is known, for several seeds. Gives the last one of these.
 #[track_caller]
-fn is(cause: CauseKind, state: impl Fn(f64) -> State + Copy) {
-    for seed in 0..5 {
+fn is(cause: CauseKind, state: impl Fn(f64) -> State + Copy) -> Incident {
+    let seeds = (0..5).map(|seed| {
         let incidents = Simulation::new(seed).run(state);
-        let Some(last) = incidents.last() else {
+        let Some(last) = incidents.into_iter().next_back() else {
             panic!("seed {seed}: no incident");
         };
         let first = last.causes.first().map(|first| first.cause);
         assert_eq!(first, Some(cause), "seed {seed}: {last:#?}");
         assert!(last.causes[0].confidence >= 0.8, "seed {seed}: {last:#?}");
-    }
+        last
+    });
+    seeds.last().expect("there are five")
 }
 
 #[test]
@@ -255,7 +264,7 @@ fn more_is_mapped_and_given_back() {
 
 #[test]
 fn threads_with_their_stacks_are_leaked_threads() {
-    is(CauseKind::ThreadLeak, |hours| {
+    let incident = is(CauseKind::ThreadLeak, |hours| {
         let more = (240.0 * (from_one(hours, 1.0) - 1.0)).floor();
         State {
             threads: CALM.threads + more,
@@ -265,6 +274,17 @@ fn threads_with_their_stacks_are_leaked_threads() {
             ..CALM
         }
     });
+    let [creator] = incident.place.creators.as_slice() else {
+        panic!("there is one: {:?}", incident.place)
+    };
+    assert_eq!((creator.name.as_str(), creator.share), ("accept-#", 1.0));
+    let evidence = &incident.causes[0].supporting;
+    assert!(
+        evidence
+            .iter()
+            .any(|text| text.contains("100 % of them by accept-#")),
+        "{evidence:?}"
+    );
 }
 
 #[test]
