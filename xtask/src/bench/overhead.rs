@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Outcome, Setting,
-    figures::{Spread, in_turn},
+    figures::{Spread, digits, in_turn},
     load::{LOADS, Load},
     service::Service,
     tracer::Tracer,
@@ -172,8 +172,8 @@ impl Comparison {
                 self.load, metric.name
             );
             for row in &metric.rows {
-                let (name, median) = (row.tracer.name(), row.absolute.median);
-                let _ = writeln!(text, "| {name} | {median:.4} | {} |", row.ratio);
+                let (name, median) = (row.tracer.name(), digits(row.absolute.median));
+                let _ = writeln!(text, "| {name} | {median} | {} |", row.ratio);
             }
         }
         text

@@ -376,7 +376,7 @@ impl Service {
                     loop {
                         let busy = TURN * share.load(Ordering::Relaxed) / 1000;
                         spin(busy);
-                        thread::sleep(TURN - busy);
+                        thread::sleep(TURN.saturating_sub(busy));
                     }
                 })?;
             self.threads += 1;

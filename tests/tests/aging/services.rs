@@ -1,8 +1,4 @@
-//! Services that get worse, each in one way, and healthy ones that look like it: the likeliest cause of the one is the right
-//! one, and the other is left alone.
-//!
-//! Real processes, in fast motion: windows of 250 ms are told to be of 10 s before they are judged, so that a minute is
-//! forty. Counts stay what they are; times that are shares of a window become longer with it.
+//! Services of our own that get worse in one way each, and healthy ones that look like it.
 
 use std::{
     fs,
@@ -11,14 +7,10 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
-use slowburn::stream::{CauseKind, Incident, Line, Record};
-use slowburn_tests::{Daemon, Workload, needs_tracing, slowburn, stderr_of, unique_name};
+use slowburn::stream::{CauseKind, Incident};
+use slowburn_tests::{Daemon, Workload, needs_tracing, unique_name};
 
-/// How much longer windows are told to be.
-const FASTER: u64 = 40;
-
-const WINDOW: &str = "250ms";
+use crate::judge::{FASTER, WINDOW, are_asked_for, judge, summaries};
 
 /// How long what gets worse does so. What is healthy is watched twice as long.
 const SECONDS: u64 = 60;
@@ -126,7 +118,7 @@ impl Trial {
         }
         let recording = daemon.stop().text();
         drop(other);
-        complaint(self, &judge(&self.name(), &recording))
+        complaint(self, &judge(&self.name(), &recording, FASTER).incidents)
     }
 }
 
@@ -194,89 +186,24 @@ fn try_all(trials: &[Trial]) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What the daemon concludes of a recording in fast motion.
-fn judge(course: &str, recording: &str) -> Vec<Incident> {
-    let directory = tempfile::tempdir().expect("a directory can be made");
-    let slow = directory.path().join("slow.jsonl");
-    let text: String = recording.lines().map(|line| slower(line) + "\n").collect();
-    fs::write(&slow, text).expect("it can be written");
-    let path = slow.display().to_string();
-    let output = slowburn(&["replay", &path, "--output", "-", "--quiet"]);
-    assert!(output.status.success(), "{}", stderr_of(&output));
-    if let Ok(kept) = std::env::var("SLOWBURN_KEEP_RECORDINGS") {
-        let kept = Path::new(&kept).join(format!("{course}.jsonl"));
-        fs::write(kept, &output.stdout).expect("it can be written");
-    }
-    let text = String::from_utf8(output.stdout).expect("it is text");
-    text.lines()
-        .filter_map(|line| match serde_json::from_str::<Line>(line) {
-            Ok(Line {
-                record: Record::Incident(incident),
-                ..
-            }) => Some(*incident),
-            _ => None,
-        })
-        .collect()
-}
-
-/// A line of a recording as it would have been in slow motion.
-fn slower(line: &str) -> String {
-    let mut line: Value = serde_json::from_str(line).expect("a record");
-    for time in ["ts", "process.creation.time", "thread.creation.time"] {
-        if let Some(value) = line.get_mut(time) {
-            *value = later(value);
-        }
-    }
-    for place in [
-        "/period_ns",
-        "/kernel/cpu_ns",
-        "/kernel/throttled_ns",
-        "/kernel/host_steal_ns",
-    ] {
-        if let Some(value) = line.pointer_mut(place)
-            && let Some(ns) = value.as_u64()
-        {
-            *value = (ns * FASTER).into();
-        }
-    }
-    line.to_string()
-}
-
-/// A time so many times as far from the beginning of the year.
-fn later(value: &Value) -> Value {
-    let begin: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
-    let time: jiff::Timestamp = serde_json::from_value(value.clone()).expect("a time");
-    let since = i64::try_from(time.duration_since(begin).as_nanos()).expect("within a century");
-    let later =
-        begin + jiff::SignedDuration::from_nanos(since) * i32::try_from(FASTER).expect("small");
-    format!("{later:.9}").into()
-}
-
 fn complaint(trial: &Trial, incidents: &[Incident]) -> Option<String> {
     let last = incidents.last();
     let first = last.and_then(|last| last.causes.first());
-    let summaries = || {
-        let lines = incidents
-            .iter()
-            .map(|incident| format!("\n    {:?} {}", incident.state, incident.summary));
-        lines.collect::<Vec<_>>().concat()
-    };
     match (trial.cause, first) {
         (None, None) => None,
         (None, Some(first)) if trial.is_true(first.cause) => None,
-        (None, Some(_)) => Some(format!("{} is healthy:{}", trial.name(), summaries())),
+        (None, Some(_)) => Some(format!(
+            "{} is healthy:{}",
+            trial.name(),
+            summaries(incidents)
+        )),
         (Some(cause), Some(first)) if first.cause == cause => None,
-        (Some(cause), _) => Some(format!("{} is {cause:?}:{}", trial.name(), summaries())),
+        (Some(cause), _) => Some(format!(
+            "{} is {cause:?}:{}",
+            trial.name(),
+            summaries(incidents)
+        )),
     }
-}
-
-/// These take minutes, on a machine that does nothing else.
-fn are_asked_for() -> bool {
-    let asked = std::env::var_os("SLOWBURN_TRIALS").is_some();
-    if !asked {
-        println!("SKIP minutes on a machine that does nothing else; set SLOWBURN_TRIALS=1");
-    }
-    asked
 }
 
 #[test]
