@@ -23,6 +23,9 @@ const WAITS: [Metric; 3] = [Metric::Delay, Metric::DelayTail, Metric::DelayP99];
 /// A thread that does nothing has its stack and a few structures resident, and up to 8 MiB of stack reserved.
 const STACK: f64 = 10.0 * 1_048_576.0;
 
+/// What is so many times as much as before was next to nothing.
+const FROM_NOTHING: f64 = 1000.0;
+
 /// What was seen besides flags.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sightings<'a> {
@@ -402,6 +405,7 @@ fn own_pressure(facts: &Facts<'_>, pid: u32) -> Option<Case> {
         case.supported(Weight::Slight, "there are more threads");
     }
     held_back(&mut case, facts);
+    moved_about(&mut case, facts);
     case.next(format!("pidstat -t -u -w -p {pid} 5 1"));
     case.next("slowburn services # CPUs that the service may use".to_owned());
     Some(case)
@@ -412,6 +416,20 @@ fn held_back(case: &mut Case, facts: &Facts<'_>) {
     if throttled(facts) >= 0.02 {
         case.opposed(Weight::Clear, "a CPU quota holds the service back");
     }
+}
+
+/// Threads that are sent to each other's CPUs wait behind each other there.
+fn moved_about(case: &mut Case, facts: &Facts<'_>) {
+    let change = facts.change(Signal::MovedShare);
+    if let (Some(before), Some(now)) = (change.before, change.now)
+        && is_storm(before, now)
+    {
+        case.opposed(Weight::Clear, "threads are moved from CPU to CPU");
+    }
+}
+
+fn is_storm(before: f64, now: f64) -> bool {
+    now >= 0.2 && now > 2.0 * before
 }
 
 fn throttled(facts: &Facts<'_>) -> f64 {
@@ -519,7 +537,7 @@ fn migration_storm(facts: &Facts<'_>, pid: u32) -> Option<Case> {
         figures::percent(now),
         figures::percent(before)
     );
-    if now >= 0.2 && now > 2.0 * before {
+    if is_storm(before, now) {
         case.supported(Weight::Strong, text);
     } else {
         case.opposed(Weight::Strong, text);
@@ -575,7 +593,8 @@ fn more_load(facts: &Facts<'_>, _: u32) -> Option<Case> {
     let may = rates.contains(&flag.metric) || WAITS.contains(&flag.metric);
     let load = facts.change(Signal::SwitchRate).ratio().filter(|_| may)?;
     let own = flag.evidence.now / flag.evidence.baseline;
-    if load < 1.25 {
+    // From next to nothing there is no ratio to compare with.
+    if load < 1.25 || own > FROM_NOTHING {
         return None;
     }
     let mut case = Case::open(CauseKind::MoreLoad);

@@ -411,13 +411,13 @@ fn sentence(incident: &Incident) -> String {
     } = incident;
     let since = figures::time_of_day(*since, *ts);
     let over = if incident.state == FlagState::Cleared {
-        " (it is over)"
+        ", it is over"
     } else {
         ""
     };
     let Some(first) = causes.first() else {
         return format!(
-            "{service}: {} flagged since {since}{over}, and no known cause fits",
+            "{service}: since {since}{over}, {} flagged, and no known cause fits",
             flags.len()
         );
     };
@@ -426,7 +426,7 @@ fn sentence(incident: &Incident) -> String {
         .first()
         .map_or(String::new(), |why| format!(": {why}"));
     format!(
-        "{service}: what is flagged since {since}{over} is probably {} ({}){why}",
+        "{service}: since {since}{over}, probably {} ({}){why}",
         words::cause(first.cause),
         figures::percent(first.confidence),
     )

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     detect::group_name,
-    stream::{Creator, Metric, Moment, Part, Rival, Window},
+    stream::{Creator, LongWaits, Metric, Moment, Part, Rival, Window},
 };
 
 /// Windows after which what threads and rivals did counts by half.
@@ -30,7 +30,8 @@ pub struct Process {
     pub history: History,
     pub last: Moment,
     groups: BTreeMap<String, Use>,
-    rivals: BTreeMap<(u32, String), (f64, Rival)>,
+    /// With the number of waits, and their sum.
+    rivals: BTreeMap<(u32, String), (f64, f64, Rival)>,
     creators: BTreeMap<String, f64>,
     /// Calls that map memory, and what they took.
     mapped: (f64, f64),
@@ -67,7 +68,8 @@ impl Process {
             used.waited *= fade;
             used.mapped > 1.0 || used.waited > 1.0
         });
-        self.rivals.retain(|_, (ns, _)| {
+        self.rivals.retain(|_, (count, ns, _)| {
+            *count *= fade;
             *ns *= fade;
             *ns > 1.0
         });
@@ -95,10 +97,11 @@ impl Process {
         if !room && !self.rivals.contains_key(&key) {
             return;
         }
-        let (ns, known) = self
+        let (count, ns, known) = self
             .rivals
             .entry(key)
-            .or_insert_with(|| (0.0, rival.clone()));
+            .or_insert_with(|| (0.0, 0.0, rival.clone()));
+        *count += rival.waits.count as f64;
         *ns += rival.waits.sum_ns as f64;
         if rival.service.is_some() {
             known.service.clone_from(&rival.service);
@@ -138,15 +141,17 @@ impl Process {
             .map_or(0.0, |delay| delay.sum_ns as f64);
     }
 
-    /// The other processes that it waited behind most over the last windows, with their times as they count now.
+    /// The other processes that it waited behind most over the last windows, with their waits as they count now.
     pub fn rivals(&self) -> Vec<Rival> {
         let mut rivals: Vec<Rival> = self
             .rivals
             .values()
-            .map(|(ns, rival)| {
-                let mut rival = rival.clone();
-                rival.waits.sum_ns = *ns as u64;
-                rival
+            .map(|(count, ns, rival)| Rival {
+                waits: LongWaits {
+                    count: *count as u64,
+                    sum_ns: *ns as u64,
+                },
+                ..rival.clone()
             })
             .collect();
         rivals.sort_by_key(|rival| std::cmp::Reverse(rival.waits.sum_ns));

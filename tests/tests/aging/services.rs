@@ -247,22 +247,35 @@ fn services_with_jobs_and_restarts() {
 }
 
 /// One after the other, since all of them need CPUs.
+fn try_each(trials: &[Trial]) {
+    let wrong: Vec<String> = trials.iter().filter_map(Trial::complaint).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn services_that_wait_for_cpus() {
     needs_tracing!();
     if !are_asked_for() {
         return;
     }
-    let trials = [
+    try_each(&[
         sick("own", CauseKind::OwnPressure),
         healthy("crowd"),
         sick("victim", CauseKind::OtherService).beside("neighbour"),
         healthy("victim").beside("tenant"),
         sick("demand", CauseKind::QuotaThrottling).within(100),
         healthy("frugal").within(100),
+    ]);
+}
+
+#[test]
+fn services_whose_threads_are_moved() {
+    needs_tracing!();
+    if !are_asked_for() {
+        return;
+    }
+    try_each(&[
         sick("migration", CauseKind::MigrationStorm),
         healthy("shuttle"),
-    ];
-    let wrong: Vec<String> = trials.iter().filter_map(Trial::complaint).collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    ]);
 }

@@ -12,6 +12,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
+        mpsc::channel,
     },
     thread,
     time::{Duration, Instant},
@@ -84,9 +85,9 @@ pub enum Course {
     Demand,
     /// Needs as much CPU time as before
     Frugal,
-    /// Threads are sent from CPU to CPU more and more often
+    /// Two threads, each on a CPU of its own, change places more and more often
     Migration,
-    /// Threads are sent from CPU to CPU as often as before
+    /// They do so as often as before
     Shuttle,
 }
 
@@ -133,6 +134,8 @@ struct Service {
     share: Arc<AtomicU32>,
     /// Those it may use, before it keeps itself to some.
     cpus: Vec<usize>,
+    /// The threads that change places.
+    movable: Vec<i32>,
 }
 
 impl Service {
@@ -148,6 +151,7 @@ impl Service {
             rate: 1.0,
             share: Arc::default(),
             cpus: crew::cpus()?,
+            movable: Vec::new(),
         };
         // What a service has anyway.
         service.map(64 * MIB, true)?;
@@ -210,14 +214,8 @@ impl Service {
             }
             Course::Demand => self.work_on_two(0.2 + 0.6 * grown),
             Course::Frugal => self.work_on_two(0.2),
-            Course::Migration => {
-                migrate(&self.cpus, grown);
-                Ok(())
-            }
-            Course::Shuttle => {
-                migrate(&self.cpus, 0.5);
-                Ok(())
-            }
+            Course::Migration => self.change_places(40.0 * grown),
+            Course::Shuttle => self.change_places(20.0),
         }
     }
 
@@ -364,6 +362,32 @@ impl Service {
         Ok(())
     }
 
+    /// Two busy threads that are sent to each other's CPU, so many times.
+    fn change_places(&mut self, times: f64) -> anyhow::Result<()> {
+        while self.threads < 2 {
+            let (sender, tid) = channel();
+            thread::Builder::new()
+                .name(format!("handler-{}", self.threads))
+                .spawn(move || {
+                    let _ = sender.send(crew::own_tid());
+                    loop {
+                        spin(Duration::from_millis(2));
+                        thread::sleep(Duration::from_millis(2));
+                    }
+                })?;
+            self.movable.push(tid.recv()?);
+            self.threads += 1;
+        }
+        for _ in 0..times as usize {
+            self.cpus.rotate_left(1);
+            for (tid, cpu) in self.movable.iter().zip(&self.cpus) {
+                crew::pin_thread(*tid, *cpu);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     /// Two threads that each take a share of a CPU, of each 20 ms.
     fn work_on_two(&mut self, share: f64) -> anyhow::Result<()> {
         const TURN: Duration = Duration::from_millis(20);
@@ -395,14 +419,6 @@ impl Service {
 /// How full a cache is: half after a seventeenth of the time.
 fn filled(way: f64) -> f64 {
     1.0 - (-12.0 * way).exp()
-}
-
-/// Sends itself to another CPU, up to so many times a step.
-fn migrate(cpus: &[usize], grown: f64) {
-    for cpu in cpus.iter().cycle().take((40.0 * grown) as usize) {
-        crew::pin(*cpu);
-        spin(Duration::from_micros(100));
-    }
 }
 
 fn pin_to_first() {
