@@ -300,12 +300,9 @@ fn thread_leak(facts: &Facts<'_>, pid: u32) -> Option<Case> {
 /// By whom threads are started.
 fn creators(facts: &Facts<'_>) -> String {
     let first = facts.place.creators.first();
-    first.map_or_else(String::new, |creator| {
-        format!(
-            ", {} of them by {}",
-            figures::percent(creator.share),
-            creator.name
-        )
+    first.map_or_else(String::new, |creator| match creator.share {
+        0.995.. => format!(", all of them by {}", creator.name),
+        share => format!(", {} of them by {}", figures::percent(share), creator.name),
     })
 }
 

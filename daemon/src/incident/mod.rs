@@ -425,8 +425,13 @@ fn sentence(incident: &Incident) -> String {
         .supporting
         .first()
         .map_or(String::new(), |why| format!(": {why}"));
+    let how_sure = if first.confidence >= 0.5 {
+        "probably"
+    } else {
+        "possibly"
+    };
     format!(
-        "{service}: since {since}{over}, probably {} ({}){why}",
+        "{service}: since {since}{over}, {how_sure} {} ({}){why}",
         words::cause(first.cause),
         figures::percent(first.confidence),
     )

@@ -282,7 +282,7 @@ fn threads_with_their_stacks_are_leaked_threads() {
     assert!(
         evidence
             .iter()
-            .any(|text| text.contains("100 % of them by accept-#")),
+            .any(|text| text.contains("all of them by accept-#")),
         "{evidence:?}"
     );
 }

@@ -3,6 +3,7 @@
 
 use std::{env, fs, path::Path};
 
+use jiff::Timestamp;
 use serde_json::Value;
 use slowburn::stream::{Flag, Incident, Line, Record};
 use slowburn_tests::{slowburn, stderr_of};
@@ -35,11 +36,7 @@ pub fn are_asked_for() -> bool {
 pub fn judge(name: &str, recording: &str, faster: u64) -> Judgement {
     let directory = tempfile::tempdir().expect("a directory can be made");
     let slow = directory.path().join("slow.jsonl");
-    let text: String = recording
-        .lines()
-        .map(|line| slower(line, faster) + "\n")
-        .collect();
-    fs::write(&slow, text).expect("it can be written");
+    fs::write(&slow, slower(recording, faster)).expect("it can be written");
     let path = slow.display().to_string();
     let output = slowburn(&["replay", &path, "--output", "-", "--quiet"]);
     assert!(output.status.success(), "{}", stderr_of(&output));
@@ -70,12 +67,34 @@ pub fn summaries(incidents: &[Incident]) -> String {
     lines.collect::<Vec<_>>().concat()
 }
 
-/// A line of a recording as it would have been in slow motion.
-fn slower(line: &str, faster: u64) -> String {
-    let mut line: Value = serde_json::from_str(line).expect("a record");
-    for time in ["ts", "process.creation.time", "thread.creation.time"] {
-        if let Some(value) = line.get_mut(time) {
-            *value = later(value, faster);
+/// A recording as it would have been in slow motion.
+fn slower(recording: &str, faster: u64) -> String {
+    let begin = recording
+        .lines()
+        .next()
+        .map(|line| record(line)["ts"].take());
+    let begin = time(&begin.expect("there is a first record"));
+    let lines = recording
+        .lines()
+        .map(|line| slower_line(record(line), begin, faster).to_string() + "\n");
+    lines.collect()
+}
+
+fn record(line: &str) -> Value {
+    serde_json::from_str(line).expect("a record")
+}
+
+fn time(value: &Value) -> Timestamp {
+    serde_json::from_value(value.clone()).expect("a time")
+}
+
+fn slower_line(mut line: Value, begin: Timestamp, faster: u64) -> Value {
+    for name in ["ts", "process.creation.time", "thread.creation.time"] {
+        if let Some(value) = line.get_mut(name) {
+            // So many times as far from the beginning.
+            let since = time(value).duration_since(begin);
+            let later = begin + since * i32::try_from(faster).expect("small");
+            *value = format!("{later:.9}").into();
         }
     }
     for place in [
@@ -90,15 +109,5 @@ fn slower(line: &str, faster: u64) -> String {
             *value = (ns * faster).into();
         }
     }
-    line.to_string()
-}
-
-/// A time so many times as far from the beginning of the year.
-fn later(value: &Value, faster: u64) -> Value {
-    let begin: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
-    let time: jiff::Timestamp = serde_json::from_value(value.clone()).expect("a time");
-    let since = i64::try_from(time.duration_since(begin).as_nanos()).expect("within a century");
-    let later =
-        begin + jiff::SignedDuration::from_nanos(since) * i32::try_from(faster).expect("small");
-    format!("{later:.9}").into()
+    line
 }
