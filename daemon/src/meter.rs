@@ -514,6 +514,7 @@ fn memory(flow: &MemoryFlow, standing: Option<Standing>) -> MemorySummary {
 fn kernel(account: &ProcessAccount, waits: Option<ThreadAccount>) -> KernelSummary {
     KernelSummary {
         rss_bytes: account.rss_bytes,
+        anonymous_bytes: account.anonymous_bytes,
         vm_bytes: account.vm_bytes,
         data_bytes: account.data_bytes,
         threads: account.threads,

@@ -821,6 +821,14 @@ pub struct Creator {
     pub threads: u64,
 }
 
+impl KernelSummary {
+    /// Resident memory that only this process has, if the kernel tells it apart; all of it if not. Memory that is shared becomes
+    /// resident in whoever touches it: a database's writer comes to have its whole cache, without taking any.
+    pub fn own_rss_bytes(&self) -> Option<u64> {
+        self.anonymous_bytes.or(self.rss_bytes)
+    }
+}
+
 /// The kernel's own numbers: counters as their change over the period, gauges as they stand at its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -828,6 +836,9 @@ pub struct KernelSummary {
     /// Resident memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rss_bytes: Option<u64>,
+    /// Of that, what is neither of files nor shared (`RssAnon`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anonymous_bytes: Option<u64>,
     /// Address space (`VmSize`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vm_bytes: Option<u64>,

@@ -101,7 +101,7 @@ impl Reading {
             seconds,
             committed,
             reserved,
-            resident: gauge(kernel.rss_bytes),
+            resident: gauge(kernel.own_rss_bytes()),
             threads: gauge(threads),
             descriptors: gauge(kernel.fds),
             mapped: mapped(mapped_bytes(window), seconds),

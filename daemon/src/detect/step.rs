@@ -41,6 +41,11 @@ pub fn least(channel: Channel) -> f64 {
     }
 }
 
+/// The same from such a level, of which a little may be half.
+pub fn least_from(channel: Channel, before: f64) -> f64 {
+    least(channel).max(channel.least_amount().from(before))
+}
+
 /// Looks for a step up of at least so much in the middle of a ring of logarithms.
 pub fn step(blocks: &[f64; BLOCKS], least: f64) -> Option<Step> {
     let missing = blocks.iter().filter(|value| value.is_nan()).count();

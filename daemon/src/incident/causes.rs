@@ -71,13 +71,13 @@ pub fn weigh(facts: &Facts<'_>, seen: Sightings<'_>, pid: u32) -> Vec<Cause> {
     causes
 }
 
-/// What leads is what the others may follow from.
+/// What leads is what the others may follow from. That alone is no evidence: several causes show in the same metrics.
 fn led(mut case: Case, facts: &Facts<'_>) -> Case {
     let leads = facts
         .flags
         .first()
         .is_some_and(|lead| metrics(case.cause()).contains(&lead.metric));
-    if leads {
+    if leads && case.is_supported() {
         case.supported(Weight::Slight, "it is about what was flagged first");
     }
     case

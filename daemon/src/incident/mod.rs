@@ -94,6 +94,8 @@ struct Open {
     /// Has anything that lasts been raised since it was told? With which cause was it told?
     changed: bool,
     told: Option<(Option<CauseKind>, f64)>,
+    /// What it came to while there was a process to look at.
+    concluded: Option<Box<Incident>>,
     /// When it was raised, and when it is weighed anew: after twice the time each time.
     raised: Moment,
     next_look: Moment,
@@ -231,6 +233,7 @@ impl Service {
                 last: ts,
                 changed: true,
                 told: None,
+                concluded: None,
                 raised: ts,
                 next_look: ts,
             }
@@ -254,6 +257,7 @@ impl Service {
             first.map_or(0.0, |first| first.confidence),
         );
         let open = self.open.as_mut()?;
+        open.concluded = Some(Box::new(incident.clone()));
         open.look_again(ts);
         if !std::mem::take(&mut open.changed) && !is_over && !open.is_news(best) {
             return None;
@@ -275,15 +279,29 @@ impl Service {
         })
     }
 
+    fn process_of(&self, flag: &Flag) -> Option<&Process> {
+        self.processes
+            .get(&(flag.process.pid, flag.process.created))
+    }
+
     /// What it comes to. State and summary are added by whoever tells it.
     fn conclude(&self, name: &str, ts: Moment) -> Option<Incident> {
         let open = self.open.as_ref()?;
-        let flags = open.flags_by_weight();
+        let mut flags = open.flags_by_weight();
+        flags.sort_by_key(|flag| self.process_of(flag).is_none());
         let lead = flags.first();
-        let process = lead.map(|flag| (flag.process.pid, flag.process.created));
-        let process = process
-            .and_then(|key| self.processes.get(&key))
-            .or_else(|| self.processes.values().next());
+        let process = match lead {
+            Some(flag) => self.process_of(flag),
+            None => self.processes.values().next(),
+        };
+        // All of its processes have ended: what was known of them holds.
+        if let (Some(_), None, Some(last)) = (lead, process, &open.concluded) {
+            return Some(Incident {
+                ts,
+                flags: ids(&open.flags),
+                ..last.as_ref().clone()
+            });
+        }
         let mut pids: Vec<u32> = Vec::new();
         for flag in &flags {
             if !pids.contains(&flag.process.pid) {
@@ -301,13 +319,17 @@ impl Service {
             state: FlagState::Raised,
             service: name.to_owned(),
             since: open.since(ts),
-            flags: open.flags.iter().map(|flag| flag.id.clone()).collect(),
+            flags: ids(&open.flags),
             moved,
             place,
             causes,
             summary: String::new(),
         })
     }
+}
+
+fn ids(flags: &[Flag]) -> Vec<String> {
+    flags.iter().map(|flag| flag.id.clone()).collect()
 }
 
 /// Where it happens, within the process that leads.
@@ -425,7 +447,7 @@ fn sentence(incident: &Incident) -> String {
         .supporting
         .first()
         .map_or(String::new(), |why| format!(": {why}"));
-    let how_sure = if first.confidence >= 0.5 {
+    let how_sure = if first.confidence > 0.5 {
         "probably"
     } else {
         "possibly"

@@ -98,6 +98,17 @@ impl Simulation {
         self.finish()
     }
 
+    /// The process ends, and another takes its place.
+    fn restart(&mut self, state: State) {
+        self.ts += WINDOW_S * SECOND;
+        let mut window = self.window(state);
+        window.ended = true;
+        let records = &mut self.records;
+        self.pipeline
+            .judge(&window, &mut |record| records.push(record));
+        self.created = Moment(self.ts);
+    }
+
     fn finish(mut self) -> Vec<Incident> {
         let records = &mut self.records;
         self.pipeline.settle(&mut |record| records.push(record));
@@ -451,6 +462,36 @@ fn another_version() {
         "{incidents:#?}"
     );
     assert!(with_restarts(CALM).is_empty(), "the same again");
+}
+
+#[test]
+fn what_was_known_of_a_process_outlives_it() {
+    let leak = |hours: f64| State {
+        committed: CALM.committed * from_one(hours, 0.5),
+        resident: CALM.resident + CALM.committed * (from_one(hours, 0.5) - 1.0),
+        ..CALM
+    };
+    let mut simulation = Simulation::new(1);
+    for i in 0..WINDOWS {
+        simulation.step(leak(i as f64 * WINDOW_S as f64 / 3600.0));
+    }
+    simulation.restart(CALM);
+    for _ in 0..WINDOWS {
+        simulation.step(CALM);
+    }
+    let incidents = simulation.finish();
+    let leaked = incidents.iter().rev().find(|incident| {
+        let last = incidents.first().expect("the leak is one");
+        incident.id == last.id
+    });
+    let leaked = leaked.expect("it is there");
+    assert_eq!(leaked.state, FlagState::Cleared, "{leaked:#?}");
+    assert_eq!(
+        leaked.causes[0].cause,
+        CauseKind::LeakedMemory,
+        "{leaked:#?}"
+    );
+    assert!(leaked.causes[0].confidence >= 0.8, "{leaked:#?}");
 }
 
 #[test]
