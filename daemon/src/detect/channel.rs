@@ -61,11 +61,9 @@ pub struct Effect {
     pub absolute: f64,
     /// As a share of the baseline, for floors.
     pub share: f64,
-    /// For logarithms.
-    pub amount: LeastAmount,
 }
 
-/// A rise that is worth a flag, in the metric's unit; 0 is any.
+/// A rise that is worth a record, in the metric's unit; 0 is any.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LeastAmount(f64);
 
@@ -83,8 +81,7 @@ impl LeastAmount {
 impl Effect {
     /// For such a baseline.
     pub fn least(self, baseline: f64) -> f64 {
-        let amount = self.amount.from(baseline);
-        self.absolute.max(self.share * baseline.abs()).max(amount)
+        self.absolute.max(self.share * baseline.abs())
     }
 }
 
@@ -130,8 +127,9 @@ impl Channel {
         }
     }
 
-    /// The least rise in the metric's unit, for logarithms. A mean wait is longer by a few microseconds as soon as anybody else
-    /// runs: a redis' went from 4.1 us to 7.2 when others began to work beside it.
+    /// The least that a step or an excursion must come to in the metric's unit, for logarithms. A mean wait is longer by a few
+    /// microseconds as soon as anybody else runs: a redis' went from 4.1 us to 7.2 when others began to work beside it. What climbs
+    /// is looked at for longer, and needs no such bound: with it, climbs of waits of 10 us were found late.
     pub fn least_amount(self) -> LeastAmount {
         LeastAmount(match self {
             Self::Typical | Self::Heavy => 5_000.0,
@@ -156,11 +154,7 @@ impl Channel {
             Self::Beyond32 => (0.7, 0.0),
             Self::Load | Self::Cpu => (0.1, 0.0),
         };
-        Effect {
-            absolute,
-            share,
-            amount: self.least_amount(),
-        }
+        Effect { absolute, share }
     }
 
     /// How much of the load's own relative rise explains such a rise here: memory holds requests in proportion to the load,
