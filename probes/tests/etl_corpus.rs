@@ -1,0 +1,342 @@
+//! Recordings and payloads that others have made, against what others have read in them.
+//!
+//! They are of real machines and not part of the repository: `SLOWBURN_ETL_CORPUS` names the directory that they are in.
+//! Without it there is nothing to compare, and the tests say so.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value as Json;
+use slowburn_probes::etw::{
+    Field, Id,
+    buffer::{self, BufferHeader},
+    guid::group,
+    header::{Class, Header},
+    layout::layout,
+    payload::decode,
+    value::Value,
+};
+
+/// The directory; says why if there is none.
+fn corpus() -> Option<PathBuf> {
+    let path = env::var_os("SLOWBURN_ETL_CORPUS").map(PathBuf::from);
+    if path.is_none() {
+        println!("SKIP: SLOWBURN_ETL_CORPUS does not name a directory of recordings");
+    }
+    path
+}
+
+fn json(path: &Path) -> Json {
+    let text =
+        fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digit = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal");
+    (0..hex.len()).step_by(2).map(digit).collect()
+}
+
+/// A payload of the collection: what it is, and what is in it.
+struct Fixture {
+    name: String,
+    id: Option<Id>,
+    pointer_size: u8,
+    payload: Vec<u8>,
+    expected: Vec<(String, Json)>,
+}
+
+/// Names of providers, and opcodes, that the collection leaves to the reader.
+fn id_of(fixture: &Json, name: &str) -> Option<Id> {
+    let version = fixture["version"].as_u64();
+    let (group, opcode) = match fixture["provider"].as_str() {
+        Some("kEventTraceEventProviderId") => (group::HEADER, None),
+        Some("kThreadProviderId" | "3d6fa8d1-fe05-11d0-9dda-00c04fd7ba7c") => (group::THREAD, None),
+        Some("kPageFaultProviderId") => (group::MEMORY, None),
+        Some("3d6fa8d0-fe05-11d0-9dda-00c04fd7ba7c") => (group::PROCESS, None),
+        Some(other) => panic!("{name}: provider {other}"),
+        None => {
+            let (group, opcode, version) = match name {
+                "Kernel_EventTraceV2HeaderEventView" => (group::HEADER, 0, 2),
+                "Kernel_EventTraceV2HeaderPartitionInfoExtensionTypeGroup" => {
+                    (group::HEADER, 80, 2)
+                }
+                "Kernel_EventTraceV2HeaderExtensionTypeGroup" => (group::HEADER, 5, 2),
+                "Kernel_ProcessV4TypeGroup1EventView" => (group::PROCESS, 1, 4),
+                "Kernel_ProcessV2TypeGroup2EventView" => (group::PROCESS, 32, 2),
+                "Kernel_ThreadV3TypeGroup1EventView" => (group::THREAD, 3, 3),
+                "Kernel_ThreadV4TypeGroup1EventView" => (group::THREAD, 3, 4),
+                "Kernel_ThreadV4ContextSwitchEventView" => (group::THREAD, 36, 4),
+                "Kernel_ThreadV2SetNameEventView" => (group::THREAD, 72, 2),
+                "Kernel_SystemConfigV3CpuEventView" => (group::SYSTEM, 10, 3),
+                _ => return None,
+            };
+            return Some(Id {
+                group,
+                opcode,
+                version,
+            });
+        }
+    };
+    let opcode = opcode.or(fixture["opcode"].as_u64()).expect("an opcode") as u8;
+    Some(Id {
+        group,
+        opcode,
+        version: version.expect("a version") as u8,
+    })
+}
+
+fn fixtures(corpus: &Path) -> Vec<Fixture> {
+    let all = json(&corpus.join("payload-fixtures.json"));
+    let all = all.as_array().expect("an array").iter().map(|fixture| {
+        let name = fixture["name"].as_str().expect("a name").to_owned();
+        let expected = fixture["expected"]
+            .as_object()
+            .or(fixture["expected_cpp"].as_object());
+        Fixture {
+            id: id_of(fixture, &name),
+            pointer_size: fixture["pointer_size"].as_u64().expect("a size") as u8,
+            payload: bytes(fixture["payload"].as_str().expect("a payload")),
+            expected: expected
+                .expect("values")
+                .iter()
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
+            name,
+        }
+    });
+    all.collect()
+}
+
+/// Small letters without underscores, since each of the three sources of fixtures writes names in its own way, and with
+/// the one name of what has several.
+fn plain(name: &str, group: u8) -> String {
+    let name: String = name
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .collect::<String>()
+        .to_lowercase();
+    let name = name.strip_prefix("timezoneinformation").unwrap_or(&name);
+    match (name, group) {
+        ("threadid" | "tthreadid", _) => "tid",
+        ("newthreadpriority", _) => "newpriority",
+        ("oldthreadpriority", _) => "oldpriority",
+        ("flags", group::THREAD) => "threadflags",
+        ("oldthreadwaitmode" | "spare", _) => "waitmode",
+        ("hyperthreadingflag", _) => "hyperthreading",
+        ("memsize", _) => "memorysize",
+        ("sessionname" | "sessionnamestring", _) => "session",
+        ("filename" | "logfilenamestring", _) => "file",
+        (name, _) => name,
+    }
+    .to_owned()
+}
+
+/// A number or text as the fixtures write it: decimal, hexadecimal, or an expression of C++.
+fn expected(value: &Json) -> String {
+    let text = match value {
+        Json::String(text) => text.replace('\'', ""),
+        other => return other.to_string(),
+    };
+    if let Some(quoted) = text
+        .strip_prefix("std::")
+        .and_then(|text| text.split_once('"'))
+    {
+        return quoted.1.trim_end_matches(['"', ')']).replace("\\\\", "\\");
+    }
+    let number = text.trim_end_matches("ULL");
+    let hex = text
+        .strip_prefix("0x")
+        .or((text.len() == 16).then_some(number));
+    if let Some(number) = hex.and_then(|digits| u64::from_str_radix(digits, 16).ok()) {
+        return number.to_string();
+    }
+    number.to_owned()
+}
+
+fn shown(value: Value) -> String {
+    match value {
+        Value::Unsigned(value) => value.to_string(),
+        Value::Signed(value) => value.to_string(),
+        Value::Utf16(text) => text.to_string(),
+        Value::Ansi(text) => text.to_string(),
+        Value::Sid(Some(sid)) => sid.to_string(),
+        Value::Sid(None) => String::new(),
+        Value::Bytes(bytes) => format!("{bytes:?}"),
+    }
+}
+
+/// Parts of fields that a payload has as one, and the length, which is no field.
+fn is_part(name: &str, found: &[(Field, Value)]) -> Option<bool> {
+    let value_of = |field| {
+        found
+            .iter()
+            .find(|(name, _)| *name == field)
+            .map(|(_, value)| *value)
+    };
+    let date = |field, part: &str, expected: u16| {
+        let Some(Value::Bytes(bytes)) = value_of(field) else {
+            return false;
+        };
+        let parts = [
+            "year",
+            "month",
+            "day_of_week",
+            "day",
+            "hour",
+            "minute",
+            "second",
+            "milliseconds",
+        ];
+        let n = 2 * parts
+            .iter()
+            .position(|known| *known == part)
+            .expect("part of a date");
+        u16::from_le_bytes([bytes[n], bytes[n + 1]]) == expected
+    };
+    let (name, expected) = name.split_once('=').expect("a pair");
+    let number = || expected.parse().expect("a number");
+    let sid = || value_of(Field::UserSID).map(shown).unwrap_or_default();
+    let version = || value_of(Field::Version).map_or(0, Value::number);
+    Some(match name {
+        "os_version_major" => version() as u8 == number() as u8,
+        "os_version_minor" => (version() >> 8) as u8 == number() as u8,
+        "sp_version_major" => (version() >> 16) as u8 == number() as u8,
+        "sp_version_minor" => (version() >> 24) as u8 == number() as u8,
+        "log_file_mode().count" => {
+            value_of(Field::LogFileMode)?.number().count_ones() == u32::from(number())
+        }
+        "user_sid().revision" => sid().starts_with("S-1-5-"),
+        "dynamic_size" | "user_sid().identifier_authority" | "user_sid_token_user" => true,
+        "user_sid().sub_authority_count" => sid().matches('-').count() == 2 + usize::from(number()),
+        _ if name.starts_with("user_sid().") => true,
+        _ => {
+            let (zone, part) = name.split_once("_date().")?;
+            match zone.strip_prefix("time_zone_information().")? {
+                "standard" => date(Field::StandardDate, part, number()),
+                _ => date(Field::DaylightDate, part, number()),
+            }
+        }
+    })
+}
+
+#[track_caller]
+fn check_fields(fixture: &Fixture, id: Id) {
+    let Fixture {
+        name,
+        pointer_size,
+        payload,
+        ..
+    } = fixture;
+    let layout = layout(id).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let mut found = Vec::new();
+    layout
+        .read(payload, *pointer_size, |field, value| {
+            found.push((field, value));
+        })
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    decode(id, *pointer_size, payload).unwrap_or_else(|error| panic!("{name}: {error}"));
+    for (field, value) in &fixture.expected {
+        let wanted = expected(value);
+        if let Some(is_right) = is_part(&format!("{field}={wanted}"), &found) {
+            assert!(is_right, "{name}: {field} is not {wanted}");
+            continue;
+        }
+        let key = plain(field, id.group);
+        let same = |(known, _): &&(Field, Value)| plain(&format!("{known:?}"), id.group) == key;
+        let (_, value) = found
+            .iter()
+            .find(same)
+            .unwrap_or_else(|| panic!("{name} has no {field}"));
+        assert_eq!(shown(*value), wanted, "{name}: {field}");
+    }
+}
+
+/// Of those that are not payloads but headers.
+fn check_header(fixture: &Fixture) {
+    let Fixture { name, payload, .. } = fixture;
+    if name == "WmiBufferHeader" {
+        let header = BufferHeader::read(
+            payload
+                .first_chunk::<{ buffer::HEADER }>()
+                .expect("72 bytes"),
+        );
+        assert_eq!(
+            (header.size, header.filled, header.cpu, header.kind),
+            (65_536, 440, 0, 4)
+        );
+        return;
+    }
+    // A header claims the length of its event.
+    let mut event = payload.clone();
+    event.resize(512, 0);
+    let header = Header::read(&event).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let text = |key: &str| {
+        let value = fixture.expected.iter().find(|(name, _)| name == key);
+        value.map(|(_, value)| expected(value))
+    };
+    let number = |key: &str| text(key).and_then(|text| text.parse::<u64>().ok());
+    let length = number("packet().size").or_else(|| number("size"));
+    assert_eq!(Some(header.length as u64), length, "{name}");
+    assert_eq!(header.payload, payload.len(), "{name}");
+    assert_eq!(header.pointer_size, 8, "{name}");
+    if let Some(time) = number("system_time").or_else(|| number("timestamp")) {
+        assert_eq!(header.time, Some(time as i64), "{name}");
+    }
+    if let (Some(pid), Some(tid)) = (number("process_id"), number("thread_id")) {
+        assert_eq!(header.thread, Some((pid as u32, tid as u32)), "{name}");
+    }
+    match header.class {
+        Class::System {
+            opcode, version, ..
+        }
+        | Class::Performance {
+            opcode, version, ..
+        } => {
+            assert_eq!(number("packet().type"), Some(u64::from(opcode)), "{name}");
+            assert_eq!(number("version"), Some(u64::from(version)), "{name}");
+        }
+        Class::Classic {
+            opcode, version, ..
+        } => {
+            assert_eq!(
+                number("trace_class().type"),
+                Some(u64::from(opcode)),
+                "{name}"
+            );
+            assert_eq!(
+                number("trace_class().version"),
+                Some(u64::from(version)),
+                "{name}"
+            );
+        }
+        Class::Manifest { id, opcode, .. } => {
+            assert_eq!(
+                number("event_descriptor().id"),
+                Some(u64::from(id)),
+                "{name}"
+            );
+            assert_eq!(
+                number("event_descriptor().opcode"),
+                Some(u64::from(opcode)),
+                "{name}"
+            );
+        }
+        other => panic!("{name} is no {other:?}"),
+    }
+}
+
+#[test]
+fn payloads_that_others_have_read() {
+    let Some(corpus) = corpus() else { return };
+    let all = fixtures(&corpus);
+    for fixture in &all {
+        match fixture.id {
+            Some(id) => check_fields(fixture, id),
+            None => check_header(fixture),
+        }
+    }
+    assert_eq!(all.len(), 83);
+}
