@@ -4,14 +4,16 @@
 //! Without it there is nothing to compare, and the tests say so.
 
 use std::{
+    collections::{BTreeMap, HashMap},
     env, fs,
     path::{Path, PathBuf},
 };
 
 use serde_json::Value as Json;
 use slowburn_probes::etw::{
-    Field, Id,
+    Counts, Event, Field, Id, Recording,
     buffer::{self, BufferHeader},
+    clock::Clock,
     guid::group,
     header::{Class, Header},
     layout::layout,
@@ -339,4 +341,176 @@ fn payloads_that_others_have_read() {
         }
     }
     assert_eq!(all.len(), 83);
+}
+
+/// Recordings that another parser has read too.
+fn recordings(corpus: &Path, oracle: &str, extension: &str) -> Vec<(String, PathBuf)> {
+    let entries =
+        fs::read_dir(corpus.join("oracle")).expect("the directory of the other parser's results");
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names = names.filter_map(|name| {
+        Some(
+            name.strip_prefix(oracle)?
+                .strip_suffix(extension)?
+                .to_owned(),
+        )
+    });
+    let mut all: Vec<_> = names
+        .map(|name| (name.clone(), corpus.join(name + ".etl")))
+        .collect();
+    all.sort();
+    assert!(!all.is_empty(), "there are results for no recording");
+    all
+}
+
+fn open(path: &Path) -> Recording<fs::File> {
+    let file = fs::File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    Recording::open(file).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn events_are_counted_as_by_another_parser() {
+    let Some(corpus) = corpus() else { return };
+    for (name, path) in recordings(&corpus, "counts-", ".json") {
+        let mut recording = open(&path);
+        let mut counts = Counts::default();
+        let mut last = i64::MIN;
+        while let Some(event) = recording.next_event().expect("it can be read") {
+            counts.add(event.header.class);
+            assert!(event.time >= last, "{name}: back in time");
+            last = event.time;
+        }
+        assert!(
+            recording.damage().is_none(),
+            "{name}: {:?}",
+            recording.damage()
+        );
+        let oracle = json(&corpus.join(format!("oracle/counts-{name}.json")));
+        assert_eq!(Some(counts.total()), oracle["total"].as_u64(), "{name}");
+        assert_eq!(
+            Some(recording.about().buffers as u64),
+            oracle["buffers"].as_u64(),
+            "{name}"
+        );
+        let expected = oracle["counts"].as_object().expect("counts").iter();
+        let expected: BTreeMap<_, _> = expected
+            .map(|(key, count)| (key.clone(), count.as_u64().expect("a count")))
+            .collect();
+        assert_eq!(counts.by_key(), expected, "{name}");
+        println!("{name}: {} events", oracle["total"]);
+    }
+}
+
+/// What the other parser has made of a field. It gives users as objects, and images in hexadecimal.
+fn is_same(field: Field, value: Value, other: &Json) -> bool {
+    match (field, value) {
+        (Field::UserSID, Value::Sid(sid)) => {
+            let text = other.as_str().unwrap_or_default();
+            let list = text
+                .split_once("subAuthorities=[")
+                .map(|(_, list)| list.trim_end_matches(['>', ']']));
+            let list = list.unwrap_or_default().replace(", ", "-");
+            sid.is_some_and(|sid| sid.to_string() == format!("S-1-5-{list}"))
+        }
+        (Field::ImageFileName, Value::Ansi(text)) => {
+            other.as_str().is_some_and(|hex| bytes(hex) == text.0)
+        }
+        (_, Value::Signed(value)) => other.as_i64() == Some(value),
+        (_, Value::Unsigned(value)) => other.as_u64() == Some(value),
+        (_, value) => other.as_str() == Some(&shown(value)),
+    }
+}
+
+/// Its line of an event.
+fn key(line: &Json) -> (u64, u64, u64, i64, Vec<u8>) {
+    let number = |name: &str| line[name].as_u64().expect("a number");
+    let payload = bytes(line["payload"].as_str().expect("a payload"));
+    (
+        number("group"),
+        number("op"),
+        number("ver"),
+        line["raw_ts"].as_i64().expect("a time"),
+        payload,
+    )
+}
+
+fn check_line(name: &str, event: &Event, clock: &Clock, line: &Json) {
+    let thread = event.header.thread;
+    let other = |field: &str| line[field].as_u64().map(|id| id as u32);
+    assert_eq!(
+        thread.map(|(pid, _)| pid),
+        other("hdr_pid"),
+        "{name}: {line}"
+    );
+    assert_eq!(
+        thread.map(|(_, tid)| tid),
+        other("hdr_tid"),
+        "{name}: {line}"
+    );
+    assert_eq!(
+        Some(clock.filetime(event.time)),
+        line["filetime"].as_u64(),
+        "{name}: {line}"
+    );
+    let id = event.header.id().expect("of the kernel");
+    let fields = line["fields"].as_object().expect("fields");
+    let mut same = 0;
+    let read = layout(id).expect("a layout").read(
+        event.payload,
+        event.header.pointer_size,
+        |field, value| {
+            match fields.get(&format!("{field:?}")) {
+                Some(other) => {
+                    assert!(
+                        is_same(field, value, other),
+                        "{name}: {field:?} is {value:?} here: {line}"
+                    );
+                    same += 1;
+                }
+                // It does not read the names of threads that have one.
+                None => assert_eq!(field, Field::ThreadName, "{name}: {line}"),
+            }
+        },
+    );
+    read.unwrap_or_else(|error| panic!("{name}: {error}: {line}"));
+    assert_eq!(same, fields.len(), "{name}: {line}");
+}
+
+#[test]
+fn fields_are_read_as_by_another_parser() {
+    let Some(corpus) = corpus() else { return };
+    for (name, path) in recordings(&corpus, "fields-", ".jsonl") {
+        let text =
+            fs::read_to_string(corpus.join(format!("oracle/fields-{name}.jsonl"))).expect("lines");
+        let lines = text.lines().filter(|line| !line.is_empty());
+        let lines: Vec<Json> = lines
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        let mut expected: HashMap<_, _> = lines.iter().map(|line| (key(line), line)).collect();
+        let count = expected.len();
+        let mut recording = open(&path);
+        let clock = recording.about().clock.expect("a clock");
+        while let Some(event) = recording.next_event().expect("it can be read") {
+            let Some(id) = event.header.id() else {
+                continue;
+            };
+            let key = (
+                id.group.into(),
+                id.opcode.into(),
+                id.version.into(),
+                event.time,
+                event.payload.to_vec(),
+            );
+            if let Some(line) = expected.remove(&key) {
+                check_line(&name, &event, &clock, line);
+            }
+        }
+        assert_eq!(
+            expected.len(),
+            0,
+            "{name}: not found: {:?}",
+            expected.keys().next()
+        );
+        println!("{name}: {count} events with all their fields");
+    }
 }

@@ -139,6 +139,16 @@ impl Header {
         }
     }
 
+    /// When an event happened of which only the beginning is there.
+    pub(super) fn time(begin: &[u8]) -> Option<i64> {
+        let at = match (begin.get(2)?, begin.get(3)? & (IS_HEADER | IS_EVENT)) {
+            (0x10 | 0x11, 0xc0) => 8,
+            (1..=4 | 0x0a | 0x0b | 0x12..=0x15, 0xc0) => 16,
+            _ => return None,
+        };
+        (begin.len() >= at + 8).then(|| time_at(begin, at))
+    }
+
     /// What the payload is of, if it may be one that is decoded.
     pub fn id(&self) -> Option<Id> {
         match self.class {

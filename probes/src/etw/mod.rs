@@ -5,15 +5,27 @@
 
 pub mod buffer;
 pub mod clock;
+pub mod counts;
+pub mod damage;
+mod error;
 pub mod guid;
 pub mod header;
+mod index;
 pub mod layout;
 pub mod payload;
+mod recording;
 pub mod value;
+#[cfg(any(test, feature = "etl-writer"))]
+pub mod writer;
 pub mod xpress;
 
 pub use self::{
+    counts::Counts,
+    damage::Damage,
+    error::RecordingError,
     guid::Guid,
+    header::{Class, Header},
     layout::{Field, Id, Layout, Undecoded},
     payload::Payload,
+    recording::{About, Event, Recording},
 };
