@@ -14,7 +14,13 @@ mod index;
 pub mod layout;
 pub mod payload;
 mod recording;
+mod regions;
+mod replay;
+pub mod survey;
+pub mod target;
+pub mod tracker;
 pub mod value;
+mod waits;
 #[cfg(any(test, feature = "etl-writer"))]
 pub mod writer;
 pub mod xpress;
@@ -27,5 +33,7 @@ pub use self::{
     header::{Class, Header},
     layout::{Field, Id, Layout, Undecoded},
     payload::Payload,
-    recording::{About, Event, Recording},
+    recording::{About, Event, Recording, is_recording},
+    replay::{Replay, sources},
+    survey::Survey,
 };

@@ -177,6 +177,23 @@ impl<R: Read + Seek> Recording<R> {
     /// # Errors
     /// If the file cannot be read, or its buffers have no room in memory. What is damaged is left out, and counted.
     pub fn next_event(&mut self) -> Result<Option<Event<'_>>, RecordingError> {
+        let Some((_, n)) = self.first()? else {
+            return Ok(None);
+        };
+        self.lent = Some(n);
+        Ok(self.streams[n].event())
+    }
+
+    /// When the next event happened.
+    ///
+    /// # Errors
+    /// As [`Recording::next_event`] has them.
+    pub fn next_time(&mut self) -> Result<Option<i64>, RecordingError> {
+        Ok(self.first()?.map(|(time, _)| time))
+    }
+
+    /// The stream with the next event, and when that happened.
+    fn first(&mut self) -> Result<Option<(i64, usize)>, RecordingError> {
         if let Some(n) = self.lent.take() {
             let has_more = self.step(n)?;
             let time = self.streams[n].time;
@@ -188,11 +205,7 @@ impl<R: Read + Seek> Recording<R> {
                 }
             }
         }
-        let Some(Reverse((_, n))) = self.order.peek().copied() else {
-            return Ok(None);
-        };
-        self.lent = Some(n);
-        Ok(self.streams[n].event())
+        Ok(self.order.peek().map(|Reverse(first)| *first))
     }
 
     /// Leaves the event that was lent behind.
@@ -326,6 +339,12 @@ impl Stream {
             payload: &self.events[self.at + header.payload..self.at + header.length],
         })
     }
+}
+
+/// Does a file begin like a recording?
+pub fn is_recording(begin: &[u8; HEADER]) -> bool {
+    let header = BufferHeader::read(begin);
+    is_plausible(&header) && header.filled as usize > HEADER
 }
 
 /// The first buffer, which is not compressed.
