@@ -19,7 +19,7 @@ use super::{
     waits::{Ended, Left, Sched},
 };
 use crate::event::{
-    Call, Class, Delays, Event, Life, MemoryFlow, Origin, ProcessAccount, Rival, Task,
+    Call, Class, Delays, Event, Life, MemoryFlow, Origin, ProcessAccount, Rival, Standing, Task,
 };
 
 /// Which tasks are followed.
@@ -73,7 +73,8 @@ struct HostProcess {
 struct FollowedProcess {
     /// Threads of it that are followed.
     threads: u32,
-    regions: Regions,
+    reserved: Regions,
+    committed: Regions,
     /// Changes by whoever could not be told.
     unseen: MemoryFlow,
     cpu_ns: u64,
@@ -381,9 +382,11 @@ impl Tracker {
             Payload::Freed(region) => self.freed(at, region, out),
             Payload::Rundown(region) => {
                 if let Some(process) = self.counted(region.pid) {
+                    process.reserved.add(region.base, region.bytes);
+                    // Where in it, nobody tells.
                     process
-                        .regions
-                        .commit(region.base, region.committed.min(region.bytes));
+                        .committed
+                        .add(region.base, region.committed.min(region.bytes));
                 }
             }
             Payload::Fault(_) => {
@@ -654,9 +657,10 @@ impl Tracker {
         let mut flow = MemoryFlow::default();
         if region.flags & Region::RESERVE != 0 {
             flow.reserved = region.bytes;
+            process.reserved.add(region.base, region.bytes);
         }
         if region.flags & Region::COMMIT != 0 {
-            flow.committed = process.regions.commit(region.base, region.bytes);
+            flow.committed = process.committed.add(region.base, region.bytes);
         }
         self.book(at, region, Call::Map, flow, out);
     }
@@ -667,10 +671,13 @@ impl Tracker {
         };
         let is_released = region.flags & Region::RELEASE != 0;
         let flow = MemoryFlow {
-            decommitted: process.regions.decommit(region.base, region.bytes),
+            decommitted: process.committed.remove(region.base, region.bytes),
             released: if is_released { region.bytes } else { 0 },
             ..MemoryFlow::default()
         };
+        if is_released {
+            process.reserved.remove(region.base, region.bytes);
+        }
         let call = if is_released {
             Call::Unmap
         } else {
@@ -781,7 +788,7 @@ impl Tracker {
         let sources = self.sources;
         let process = self.processes.get_mut(&pid)?;
         let counted = process.followed.as_deref_mut()?;
-        self.refused += counted.regions.take_refused();
+        self.refused += counted.reserved.take_refused() + counted.committed.take_refused();
         let only = |is_recorded: bool, value: &mut u64| is_recorded.then(|| mem::take(value));
         let counters = counted.counters.take();
         Some(Event::Process {
@@ -797,7 +804,10 @@ impl Tracker {
                 major_faults: only(sources.hard_faults, &mut counted.major_faults),
                 ..ProcessAccount::default()
             },
-            standing: None,
+            standing: sources.regions.then(|| Standing {
+                reserved_bytes: counted.reserved.total(),
+                committed_bytes: counted.committed.total(),
+            }),
             unseen: mem::take(&mut counted.unseen),
         })
     }

@@ -9,7 +9,7 @@ use crate::{
         target::{Found, NotFound, Wanted, find},
         writer::{Form, Process, Thread, Writer},
     },
-    event::{Delays, MemoryFlow, Origin, Task},
+    event::{Delays, MemoryFlow, Origin, Standing, Task},
 };
 
 const WAITING: i8 = 5;
@@ -409,6 +409,16 @@ fn bytes_as_constructed() {
         assert_eq!(flow.decommitted, 0x2000 + 0x20_0000 + 0xa000 + 0x3000);
         assert_eq!(flow.released, 0x20_0000 + 0x10_0000 + 0x1_0000);
         assert_eq!(flow.calls, [5, 3, 0, 0, 1, 0]);
+        let standing = events.iter().rev().find_map(|event| match event {
+            Event::Process { standing, .. } => *standing,
+            _ => None,
+        });
+        // That of nobody who is known, which is reserved only.
+        let expected = Standing {
+            reserved_bytes: 0x1000,
+            committed_bytes: 0,
+        };
+        assert_eq!(standing, Some(expected));
         let large: Vec<_> = events
             .iter()
             .filter_map(|event| match event {
