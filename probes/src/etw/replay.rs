@@ -106,7 +106,7 @@ impl<R: Read + Seek> Replay<R> {
                 self.recording.next_event()?;
                 continue;
             };
-            if ts >= self.begun_ns.saturating_add(self.window_ns) {
+            if ts.saturating_sub(self.begun_ns) >= self.window_ns {
                 self.end_window(ts, out);
                 return Ok(true);
             }
@@ -148,7 +148,7 @@ impl<R: Read + Seek> Replay<R> {
     /// The last window ends with the last event.
     fn end(&mut self, out: &mut Vec<Event>) {
         self.state = State::Ended;
-        let ts = self.end_ns.max(self.begun_ns + 1);
+        let ts = self.end_ns.max(self.begun_ns.saturating_add(1));
         let untold = self.lost.saturating_sub(self.tracker.breaks_told());
         if untold > 0 {
             out.push(Event::Loss {

@@ -22,6 +22,9 @@ use crate::event::{
     Call, Class, Delays, Event, Life, MemoryFlow, Origin, ProcessAccount, Rival, Standing, Task,
 };
 
+/// No address space has room for more: what is larger is damaged.
+const MOST_REGION: u64 = 1 << 57;
+
 /// Which tasks are followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -378,6 +381,11 @@ impl Tracker {
             Payload::Thread(change, thread) => self.thread_changes(at, *change, thread, out),
             Payload::ThreadName(named) => self.rename(named.tid, named.name),
             Payload::Process(change, process) => self.process_changes(at, *change, process, out),
+            Payload::Allocated(region) | Payload::Freed(region) | Payload::Rundown(region)
+                if region.bytes > MOST_REGION =>
+            {
+                self.breaks += 1;
+            }
             Payload::Allocated(region) => self.allocated(at, region, out),
             Payload::Freed(region) => self.freed(at, region, out),
             Payload::Rundown(region) => {
@@ -637,7 +645,7 @@ impl Tracker {
             _ => &mut behind.others,
         };
         waits.count += 1;
-        waits.sum_ns += wait_ns;
+        waits.sum_ns = waits.sum_ns.saturating_add(wait_ns);
         if is_idle || is_own {
             return;
         }
@@ -645,7 +653,7 @@ impl Tracker {
         if self.rivals.len() < MAX_RIVALS as usize || self.rivals.contains_key(&key) {
             let (waits, last) = self.rivals.entry(key).or_default();
             waits.count += 1;
-            waits.sum_ns += wait_ns;
+            waits.sum_ns = waits.sum_ns.saturating_add(wait_ns);
             *last = name;
         }
     }
@@ -863,7 +871,7 @@ fn book_wait(delays: &mut Delays, wait_ns: u64) {
         Ok(place) => delays.counts[place].1 += 1,
         Err(place) => delays.counts.insert(place, (bucket, 1)),
     }
-    delays.sum_ns += wait_ns;
+    delays.sum_ns = delays.sum_ns.saturating_add(wait_ns);
     delays.max_ns = delays.max_ns.max(wait_ns);
 }
 
