@@ -1,5 +1,7 @@
 //! The record kept for each task (thread) of a target.
 
+use core::mem::offset_of;
+
 use crate::{Comm, histogram::BUCKETS};
 
 /// Slot number that means "no record".
@@ -137,8 +139,12 @@ pub const fn is_sampled(nth: u64, n: u64) -> bool {
     (mixed ^ mixed >> 31) & (n - 1) == 0
 }
 
+/// How many waits a task's [`SchedRecord`] holds until they go into its [`Histogram`] together.
+pub const LATEST: usize = 30;
+
 /// What each wake-up and switch of a task touches, in an array that the daemon maps into its own memory: one cache line,
-/// whence the alignment, and 64 of them in a page, so that those of thousands of tasks stay within reach.
+/// whence the alignment, and a second one at the end of a wait. 32 of both are in a page, so that those of thousands of tasks
+/// stay within reach.
 ///
 /// The records of a task, which are this one, its [`TaskRecord`] and its [`Histogram`], lie in the same slot of three arrays
 /// and belong to one life of one task. Whoever makes them (the fork hook, the exec hook or the daemon) fills the identity
@@ -175,6 +181,15 @@ pub struct SchedRecord {
     pub on_cpu: u8,
     /// 1 when the task has got another name since the record's was read.
     pub renamed: u8,
+
+    /// [Buckets](crate::histogram::bucket) of the waits that are not in the histogram yet, oldest first. With 10,000 tasks that
+    /// take turns, to reach the right bucket of the right histogram takes 200 ns, most of a switch.
+    pub latest: [u16; LATEST],
+    /// How many there are.
+    pub latest_count: u16,
+    /// Counts up before they are moved to the histogram, and once more afterwards: it is odd meanwhile, and what was read
+    /// before and after a change does not belong together. It wraps.
+    pub flushes: u16,
 }
 
 /// Who a task is and what its calls did: what is needed when it begins, ends, executes a program or makes such a call,
@@ -217,8 +232,8 @@ pub struct TaskRecord {
     pub data_pages: u64,
 }
 
-/// Counts of a task's waits by [`bucket`](crate::histogram::bucket). They wrap; readers take differences. From 32 ns on,
-/// the waits of one octave share a cache line. See [`SchedRecord`].
+/// Counts of a task's waits by [`bucket`](crate::histogram::bucket), but for the latest. They wrap; readers take differences.
+/// From 32 ns on, the waits of one octave share a cache line. See [`SchedRecord`].
 #[repr(C, align(64))]
 pub struct Histogram(pub [u32; BUCKETS]);
 
@@ -227,8 +242,8 @@ pub const RECORD_BYTES: usize =
     size_of::<SchedRecord>() + size_of::<TaskRecord>() + size_of::<Histogram>();
 
 const _: () = assert!(
-    size_of::<SchedRecord>() == 64,
-    "a switch touches one cache line of it"
+    offset_of!(SchedRecord, latest) == 64 && size_of::<SchedRecord>() == 128,
+    "a switch touches one cache line of it, and the end of a wait the other"
 );
 
 /// State shared between the daemon and the programs, in a mapped array of one element.

@@ -132,7 +132,7 @@ pub struct Run {
     /// Size of the ring buffer between the kernel and slowburn
     #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = ring_size)]
     pub ring_size: u32,
-    /// Most tasks that can be followed at the same time (2.6 KB of kernel memory each)
+    /// Most tasks that can be followed at the same time (2.7 KB of kernel memory each)
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     pub max_tasks: u32,
     /// CPU time that slowburn may use, its programs in the kernel included, in percent of one CPU; or none for no limit

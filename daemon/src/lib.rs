@@ -6,6 +6,7 @@ pub mod attach;
 pub mod budget;
 pub mod cli;
 pub mod commands;
+mod creators;
 pub mod detect;
 pub mod diff;
 mod figures;

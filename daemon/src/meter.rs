@@ -13,10 +13,12 @@ use slowburn_probes::event::{
 };
 
 use crate::{
+    creators::Creators,
+    detect::group_name,
     histogram::{DelayCounts, Summariser},
     stream::{
-        DelaySummary, KernelSummary, MemorySummary, Moment, OwnSummary, ProcessId, Rival, Scope,
-        ThreadId, ThreadSummary, Window,
+        Creator, DelaySummary, KernelSummary, MemorySummary, Moment, OwnSummary, ProcessId, Rival,
+        Scope, ThreadId, ThreadSummary, Window,
     },
 };
 
@@ -28,6 +30,7 @@ struct Process {
     live: u64,
     created: u64,
     exited: u64,
+    creators: Creators,
     memory: MemoryFlow,
     delays: DelayCounts,
     /// Sum over its threads; `None` once a thread's account is missing.
@@ -139,6 +142,17 @@ impl Meter {
             Turn::ProcessBegins
         } else {
             Turn::ThreadBegins
+        }
+    }
+
+    /// One of these threads (process and thread id) has created a thread of a process. Those of others are not told.
+    pub fn created(&mut self, process: Life, (pid, tid): (u32, u32)) {
+        if let Some(entry) = self
+            .processes
+            .get_mut(&process)
+            .filter(|_| pid == process.id)
+        {
+            entry.creators.add(tid);
         }
     }
 
@@ -282,6 +296,7 @@ impl Meter {
         services: &[String],
         mut out: impl FnMut(Window),
     ) {
+        let mut creators = self.take_creators();
         // Each is freed when its window is made.
         let mut threads = mem::take(&mut self.threads).into_values().peekable();
         let mut processes: Vec<_> = self.processes.keys().copied().collect();
@@ -307,6 +322,9 @@ impl Meter {
             if let Some(delay) = window.delay.as_mut().filter(|_| is_last) {
                 delay.rivals = self.rivals.remove(&life.id).unwrap_or_default();
             }
+            if let Some((threads, creators)) = window.threads.as_mut().zip(creators.remove(&life)) {
+                threads.creators = creators;
+            }
             out(window);
             if process.live == 0 {
                 self.processes.remove(&life);
@@ -324,6 +342,25 @@ impl Meter {
         self.own = None;
         self.rivals.clear();
         self.brief = 0;
+    }
+
+    /// Who created threads, by process. Whoever did has run, and so is among the threads, unless it began and ended in this window.
+    fn take_creators(&mut self) -> HashMap<Life, Vec<Creator>> {
+        let threads = &self.threads;
+        let name = |process: Life, tid| {
+            let first = Life {
+                id: tid,
+                start_ns: 0,
+            };
+            let (_, thread) = threads.range((process, first)..).next()?;
+            let is_it = thread.task.process == process && thread.task.thread.id == tid;
+            is_it.then(|| group_name(&thread.task.name()))
+        };
+        self.processes
+            .iter_mut()
+            .map(|(life, process)| (*life, process.creators.take(|tid| name(*life, tid))))
+            .filter(|(_, creators)| !creators.is_empty())
+            .collect()
     }
 }
 
@@ -370,6 +407,7 @@ impl Process {
             live: 0,
             created: 0,
             exited: 0,
+            creators: Creators::default(),
             memory: MemoryFlow::default(),
             delays: DelayCounts::default(),
             waits: Some(ThreadAccount::default()),
@@ -403,6 +441,7 @@ impl Process {
                 live: self.live,
                 created: mem::take(&mut self.created),
                 exited: mem::take(&mut self.exited),
+                creators: Vec::new(),
             }),
             kernel: kernel(&account, waits),
             lost: common.lost,
@@ -475,6 +514,7 @@ fn memory(flow: &MemoryFlow, standing: Option<Standing>) -> MemorySummary {
 fn kernel(account: &ProcessAccount, waits: Option<ThreadAccount>) -> KernelSummary {
     KernelSummary {
         rss_bytes: account.rss_bytes,
+        anonymous_bytes: account.anonymous_bytes,
         vm_bytes: account.vm_bytes,
         data_bytes: account.data_bytes,
         threads: account.threads,
@@ -564,7 +604,8 @@ mod tests {
             Some(ThreadSummary {
                 live: 2,
                 created: 1,
-                exited: 0
+                exited: 0,
+                ..ThreadSummary::default()
             })
         );
         assert_eq!(
@@ -589,7 +630,8 @@ mod tests {
             Some(ThreadSummary {
                 live: 1,
                 created: 1,
-                exited: 1
+                exited: 1,
+                ..ThreadSummary::default()
             })
         );
         assert_eq!(got[0].kernel.run_count, Some(4), "the dead thread's too");

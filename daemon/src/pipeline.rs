@@ -215,6 +215,9 @@ impl Pipeline {
         creator: Option<(u32, u32)>,
         out: &mut impl FnMut(Record),
     ) {
+        if let Some(creator) = creator {
+            self.meter.created(task.process, creator);
+        }
         match self.meter.begin(task, origin) {
             Turn::ProcessBegins => {
                 self.service_begins(ts, task, out);

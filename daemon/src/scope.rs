@@ -158,15 +158,16 @@ impl Scope {
         source.follow_cgroups(&cgroups)
     }
 
-    /// Follows members that are not followed yet. Returns how many there were.
+    /// Follows members that are not followed yet. Returns how many there were, those included that were gone before they could
+    /// be: they, too, may have left children.
     fn follow_members(&self, source: &mut Source, if_full: IfFull) -> Result<usize, ProbeError> {
         let followed: HashSet<u32> = source.processes().map(|(life, _)| life.id).collect();
         let look = Look::new(&self.host);
         let mut new = 0;
         for (index, service) in (0..).zip(&self.services) {
             for process in service.members_in(&look) {
-                if !followed.contains(&process.pid) && follow(source, process.pid, index, if_full)?
-                {
+                if !followed.contains(&process.pid) {
+                    follow(source, process.pid, index, if_full)?;
                     new += 1;
                 }
             }
@@ -265,18 +266,12 @@ enum IfFull {
 }
 
 /// Follows a process, unless it has gone in the meantime.
-fn follow(
-    source: &mut Source,
-    pid: u32,
-    service: u32,
-    if_full: IfFull,
-) -> Result<bool, ProbeError> {
+fn follow(source: &mut Source, pid: u32, service: u32, if_full: IfFull) -> Result<(), ProbeError> {
     match source.follow(pid, service) {
-        Ok(added) => Ok(added > 0),
-        Err(ProbeError::Process { .. }) => Ok(false),
+        Ok(()) | Err(ProbeError::Process { .. }) => Ok(()),
         Err(ProbeError::NoSlot(_) | ProbeError::IdBeyondTable(_)) if if_full == IfFull::Count => {
             source.count_refused();
-            Ok(false)
+            Ok(())
         }
         Err(error) => Err(error),
     }

@@ -798,7 +798,7 @@ pub struct MemorySummary {
 }
 
 /// Threads of a process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ThreadSummary {
     /// Alive at the end of the period.
     pub live: u64,
@@ -806,6 +806,27 @@ pub struct ThreadSummary {
     pub created: u64,
     /// Ended within it.
     pub exited: u64,
+    /// Which threads of the process created those, most first; at most four. Whoever has ended in the same period, or came after
+    /// 64 others, is not named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub creators: Vec<Creator>,
+}
+
+/// Threads that created others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Creator {
+    /// Their name, with `#` for each number in it.
+    pub name: String,
+    /// How many they created.
+    pub threads: u64,
+}
+
+impl KernelSummary {
+    /// Resident memory that only this process has, if the kernel tells it apart; all of it if not. Memory that is shared becomes
+    /// resident in whoever touches it: a database's writer comes to have its whole cache, without taking any.
+    pub fn own_rss_bytes(&self) -> Option<u64> {
+        self.anonymous_bytes.or(self.rss_bytes)
+    }
 }
 
 /// The kernel's own numbers: counters as their change over the period, gauges as they stand at its end.
@@ -815,6 +836,9 @@ pub struct KernelSummary {
     /// Resident memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rss_bytes: Option<u64>,
+    /// Of that, what is neither of files nor shared (`RssAnon`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anonymous_bytes: Option<u64>,
     /// Address space (`VmSize`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vm_bytes: Option<u64>,

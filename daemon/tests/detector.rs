@@ -114,6 +114,7 @@ impl Service {
                 live: 40 + self.random(4),
                 created: self.random(3),
                 exited: self.random(3),
+                ..ThreadSummary::default()
             }),
             kernel: KernelSummary {
                 rss_bytes: Some(memory / 2),

@@ -176,6 +176,8 @@ pub struct ThreadAccount {
 pub struct ProcessAccount {
     /// Resident memory.
     pub rss_bytes: Option<u64>,
+    /// Of that, what is neither of files nor shared.
+    pub anonymous_bytes: Option<u64>,
     /// Address space.
     pub vm_bytes: Option<u64>,
     /// Private writable address space.

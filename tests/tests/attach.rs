@@ -53,7 +53,7 @@ fn by_pid_process_and_service() {
         let last = finished
             .process_windows(workload.pid())
             .last()
-            .and_then(|w| w.threads);
+            .and_then(|w| w.threads.as_ref());
         assert_eq!(last.map(|t| (t.live, t.created, t.exited)), Some((3, 0, 0)));
         assert_eq!(finished.stop_record().reason, StopReason::Signal);
     }
@@ -114,10 +114,10 @@ fn no_thread_slips_through_while_attaching() {
         let finished = daemon.stop();
         let windows = finished.process_windows(workload.pid());
         let last = windows.last().expect("there are windows");
-        let live = last.threads.map(|t| t.live);
+        let live = last.threads.as_ref().map(|t| t.live);
         let created: u64 = windows
             .iter()
-            .filter_map(|w| w.threads)
+            .filter_map(|w| w.threads.as_ref())
             .map(|t| t.created)
             .sum();
         println!(
@@ -237,7 +237,7 @@ fn waits_for_what_does_not_run_yet() {
     let created: u64 = finished
         .process_windows(workload.pid())
         .iter()
-        .filter_map(|w| w.threads)
+        .filter_map(|w| w.threads.as_ref())
         .map(|t| t.created)
         .sum();
     // The process itself counts as well, if it was followed from its exec on.
@@ -413,7 +413,7 @@ fn exec_by_another_thread(pause: bool) {
         "one life"
     );
     assert_eq!(
-        last.threads.map(|t| t.live),
+        last.threads.as_ref().map(|t| t.live),
         Some(1),
         "the new program has one thread"
     );

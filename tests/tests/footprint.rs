@@ -17,7 +17,7 @@ fn two_thousand_threads_fit_in_40_megabytes() {
     let mut daemon = Daemon::start(&["--pid", &workload.pid_text(), "--window", "500ms"]);
     daemon.wait_for(
         "two windows",
-        |record| matches!(record, Record::Window(w) if w.threads.is_some_and(|t| t.live == 2_001)),
+        |record| matches!(record, Record::Window(w) if w.threads.as_ref().is_some_and(|t| t.live == 2_001)),
     );
     let (now, peak) = (status(daemon.pid(), "VmRSS"), status(daemon.pid(), "VmHWM"));
     println!("resident: {} KiB, at most {} KiB", now >> 10, peak >> 10);

@@ -261,7 +261,10 @@ fn storm_of_forks() {
             .process_windows(workload.pid())
             .pop()
             .expect("there are windows");
-        assert_eq!((last.threads.map(|t| t.live), last.ended), (Some(1), false));
+        assert_eq!(
+            (last.threads.as_ref().map(|t| t.live), last.ended),
+            (Some(1), false)
+        );
     }
 }
 

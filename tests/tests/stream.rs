@@ -178,7 +178,7 @@ fn types_can_be_left_out() {
     let created: u64 = finished
         .process_windows(workload.pid())
         .iter()
-        .filter_map(|w| w.threads)
+        .filter_map(|w| w.threads.as_ref())
         .map(|t| t.created)
         .sum();
     assert_eq!(created, 250, "they are in the windows all the same");

@@ -20,11 +20,19 @@ fn short_threads(extra: &[&str]) {
     });
     let finished = daemon.stop();
     let windows = finished.process_windows(pid);
-    let summaries: Vec<_> = windows.iter().filter_map(|w| w.threads).collect();
+    let summaries: Vec<_> = windows.iter().filter_map(|w| w.threads.as_ref()).collect();
     assert_eq!(summaries.iter().map(|t| t.created).sum::<u64>(), made);
     assert_eq!(summaries.iter().map(|t| t.exited).sum::<u64>(), made);
     assert_eq!(summaries.last().map(|t| t.live), Some(1));
     assert_eq!(windows.last().and_then(|w| w.kernel.threads), Some(1));
+    for summary in summaries.iter().filter(|summary| summary.created > 0) {
+        let creators: Vec<_> = summary
+            .creators
+            .iter()
+            .map(|creator| (creator.name.as_str(), creator.threads))
+            .collect();
+        assert_eq!(creators, [(workload.name(), summary.created)]);
+    }
     // The first window began with one thread; what is alive follows from what came and went.
     let mut live = 1;
     for summary in &summaries {

@@ -153,8 +153,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         results: outcome.results,
     };
     let heading = format!(
-        "{} CPUs ({}), Linux {}, medians of {} rounds with quartiles\n\n",
-        document.cpus, document.cpu, document.kernel, document.rounds
+        "{} CPUs ({}), Linux {}, medians of {} rounds with quartiles{}\n\n",
+        document.cpus,
+        document.cpu,
+        document.kernel,
+        document.rounds,
+        if matches!(args.bench, Bench::Overhead) {
+            " unless it says otherwise"
+        } else {
+            ""
+        }
     );
     let json = serde_json::to_string_pretty(&document)?;
     for (ending, text) in [("md", heading + &outcome.tables.join("\n")), ("json", json)] {

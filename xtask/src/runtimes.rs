@@ -27,15 +27,18 @@ pub fn build(bin_dir: &Path) -> Result<()> {
     let script = "churn.js";
     fs::copy(sources.join(script), out.join(script))
         .with_context(|| format!("cannot copy {script} to {}", out.display()))?;
-    // Static, so that it runs in a guest too.
-    let mut go = Command::new("go");
-    go.env("CGO_ENABLED", "0")
-        .args(["build", "-o"])
-        .arg(out.join("churn-go"))
-        .arg(sources.join("churn.go"));
-    compile(&mut go)?;
+    for program in ["churn", "service"] {
+        // Static, so that it runs in a guest too.
+        let mut go = Command::new("go");
+        go.env("CGO_ENABLED", "0")
+            .args(["build", "-o"])
+            .arg(out.join(format!("{program}-go")))
+            .arg(sources.join(format!("{program}.go")));
+        compile(&mut go)?;
+    }
     let mut javac = Command::new("javac");
-    javac.arg("-d").arg(&out).arg(sources.join("Churn.java"));
+    javac.arg("-d").arg(&out);
+    javac.args(["Churn.java", "Service.java"].map(|source| sources.join(source)));
     compile(&mut javac)
 }
 

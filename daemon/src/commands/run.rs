@@ -219,6 +219,8 @@ impl<'a> Session<'a> {
     /// Drains and ends windows until there is a reason to stop.
     async fn stream(&mut self, signals: &mut Signals) -> anyhow::Result<StopReason> {
         self.throttle.begin(&mut self.source)?;
+        // Nobody is alive until what was found is told: without it, a slow start would be taken for the end of the target.
+        self.drain()?;
         let start = Instant::now();
         let mut drains = every(
             start,
@@ -282,7 +284,7 @@ impl<'a> Session<'a> {
         self.pipeline.set_services(&names(&self.scope));
         self.tell_attached();
         self.scope.attach(&mut self.source)?;
-        Ok(())
+        self.drain()
     }
 
     /// Says what was found in the end: the first record could not.
@@ -317,9 +319,7 @@ impl<'a> Session<'a> {
         let mut events = std::mem::take(&mut self.events);
         for event in &events {
             match event {
-                Event::StrangerExec { pid, .. } => {
-                    self.scope.stranger_exec(*pid, &mut self.source)?;
-                }
+                Event::StrangerExec { pid, .. } => self.stranger_exec(*pid)?,
                 Event::TaskStart {
                     task,
                     origin: Origin::Name,
@@ -330,16 +330,32 @@ impl<'a> Session<'a> {
                 }
                 _ => {}
             }
-            self.throttle.note(event);
-            self.pipeline
-                .event(event, &mut |record| self.sinks.record(record));
-            self.is_expected &= !self.pipeline.any_alive();
+            self.pass_on(event);
         }
         events.clear();
         // When a service is found, there is an event for each of its threads.
         events.shrink_to(MOST_EVENTS);
         self.events = events;
         Ok(())
+    }
+
+    /// A process that is not followed has executed a program. What is found of it comes before what has happened since: if that is
+    /// the end of its parent, the service is not gone.
+    fn stranger_exec(&mut self, pid: u32) -> anyhow::Result<()> {
+        self.scope.stranger_exec(pid, &mut self.source)?;
+        let mut found = Vec::new();
+        self.source.hand_over(&mut found);
+        for event in &found {
+            self.pass_on(event);
+        }
+        Ok(())
+    }
+
+    fn pass_on(&mut self, event: &Event) {
+        self.throttle.note(event);
+        self.pipeline
+            .event(event, &mut |record| self.sinks.record(record));
+        self.is_expected &= !self.pipeline.any_alive();
     }
 
     /// Has less measured if too much CPU time is used, or more again.

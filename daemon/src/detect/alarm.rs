@@ -180,3 +180,147 @@ impl Alarm {
         Some((Change::Cleared, climb))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::evidence::nothing;
+
+    fn climb(base: f64, now: f64, horizon_s: f64) -> Climb {
+        let mut evidence = nothing();
+        evidence.baseline = base;
+        Climb {
+            channel: Channel::Committed,
+            level: Some(3),
+            horizon_s,
+            base,
+            now,
+            since: Moment(now as u64),
+            evidence,
+        }
+    }
+
+    #[test]
+    fn three_looks_within_five_blocks_agree() {
+        let agree = |looks: &[(f64, f64)]| {
+            let mut alarm = Alarm::default();
+            let passed: Vec<bool> = looks
+                .iter()
+                .map(|(now, horizon)| alarm.pass_look(*now, *horizon, 10.0, 3))
+                .collect();
+            passed.last() == Some(&true)
+        };
+        assert!(agree(&[(10.0, 320.0), (20.0, 320.0), (30.0, 320.0)]));
+        assert!(agree(&[(10.0, 320.0), (10.0, 240.0), (10.0, 480.0)]));
+        assert!(!agree(&[(20.0, 320.0), (30.0, 320.0)]));
+        // Longer ago, or much shorter.
+        assert!(agree(&[(11.0, 320.0), (20.0, 320.0), (60.0, 320.0)]));
+        assert!(!agree(&[(10.0, 320.0), (20.0, 320.0), (60.0, 320.0)]));
+        assert!(agree(&[(10.0, 160.0), (20.0, 160.0), (30.0, 320.0)]));
+        assert!(!agree(&[(10.0, 159.0), (20.0, 159.0), (30.0, 320.0)]));
+        let mut alarm = Alarm::default();
+        for now in 0..100 {
+            alarm.pass_look(f64::from(now) * 1000.0, 320.0, 10.0, 3);
+        }
+        assert_eq!(alarm.passed.len(), REMEMBERED);
+    }
+
+    #[test]
+    fn a_climb_is_raised_once_and_updated_when_it_has_grown_by_half() {
+        let mut alarm = Alarm::default();
+        let change = |found: Option<(Change, Climb)>| found.map(|(change, _)| change);
+        assert!(!alarm.is_raised() && alarm.source().is_none());
+        assert_eq!(
+            change(alarm.found(0.0, climb(100.0, 200.0, 1000.0), 0.0)),
+            Some(Change::Raised)
+        );
+        assert!(alarm.is_raised());
+        assert_eq!(alarm.source(), Some((3, Channel::Committed)));
+        assert_eq!(
+            change(alarm.found(10.0, climb(150.0, 249.0, 1000.0), 0.0)),
+            None
+        );
+        let (change_now, updated) = alarm
+            .found(20.0, climb(150.0, 251.0, 1000.0), 0.0)
+            .expect("half as much again");
+        assert_eq!(change_now, Change::Updated);
+        // It began where it began.
+        assert!(
+            (updated.base - 100.0).abs() < 1e-9 && (updated.evidence.baseline - 100.0).abs() < 1e-9
+        );
+        assert_eq!(updated.since, Moment(200));
+        assert_eq!(
+            change(alarm.found(30.0, climb(150.0, 320.0, 1000.0), 0.0)),
+            None
+        );
+        let other = Climb {
+            channel: Channel::Resident,
+            ..climb(100.0, 900.0, 1000.0)
+        };
+        assert_eq!(change(alarm.found(30.0, other, 0.0)), None);
+    }
+
+    #[test]
+    fn it_is_cleared_a_horizon_after_the_last_look_or_below_its_beginning() {
+        let mut alarm = Alarm::default();
+        alarm.found(0.0, climb(100.0, 200.0, 1000.0), 0.0);
+        alarm.found(500.0, climb(100.0, 210.0, 1000.0), 0.0);
+        assert!(alarm.pass(1400.0, 205.0).is_none());
+        let (change, cleared) = alarm.pass(1501.0, 205.0).expect("a horizon has passed");
+        assert_eq!(change, Change::Cleared);
+        assert_eq!(
+            cleared.evidence.cleared_because.as_deref(),
+            Some("it has stopped rising")
+        );
+        assert!((cleared.evidence.now - 205.0).abs() < 1e-9);
+        assert!(alarm.pass(1502.0, 1.0).is_none(), "nothing is raised");
+        // Not again for an hour, or the horizon if that is longer.
+        assert!(
+            alarm
+                .found(3599.0, climb(100.0, 200.0, 1000.0), 0.0)
+                .is_none()
+        );
+        assert!(
+            alarm
+                .found(3600.0, climb(100.0, 200.0, 8000.0), 0.0)
+                .is_some()
+        );
+        assert!(alarm.pass(3601.0, f64::NAN).is_none());
+        let (_, cleared) = alarm.pass(3601.0, 99.0).expect("it fell");
+        assert!(
+            cleared
+                .evidence
+                .cleared_because
+                .is_some_and(|why| why.contains("fell back"))
+        );
+        assert!(
+            alarm
+                .found(11_599.0, climb(100.0, 200.0, 8000.0), 0.0)
+                .is_none()
+        );
+        assert!(
+            alarm
+                .found(11_600.0, climb(100.0, 200.0, 8000.0), 0.0)
+                .is_some()
+        );
+        let (change, ended) = alarm.end("gone").expect("raised");
+        assert_eq!(
+            (change, ended.evidence.cleared_because.as_deref()),
+            (Change::Cleared, Some("gone"))
+        );
+        assert!(alarm.end("gone").is_none());
+    }
+
+    #[test]
+    fn load_is_told_once_a_day_and_once_a_stretch() {
+        let mut alarm = Alarm::default();
+        let day = EXPLAINED_QUIET_S;
+        assert!(alarm.explained(0.0, 3600.0));
+        assert!(!alarm.explained(day - 1.0, 3600.0), "it goes on");
+        assert!(!alarm.explained(day + 3000.0, 3600.0), "and on");
+        assert!(alarm.explained(day + 7000.0, 3600.0));
+        let mut raised = Alarm::default();
+        raised.found(0.0, climb(100.0, 200.0, 1000.0), 0.0);
+        assert!(!raised.explained(10.0, 3600.0));
+    }
+}

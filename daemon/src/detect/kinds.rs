@@ -7,7 +7,7 @@ use super::{
     median::median,
     reading::Reading,
     ring::BLOCKS,
-    step::{Step, least, step},
+    step::{Step, least, least_from, step},
     verdict::KNOWN_S,
 };
 
@@ -116,6 +116,9 @@ impl Kinds {
                 let least = least(channel) / f64::from(windows).powf(0.25);
                 let sample_s = reading.seconds * f64::from(windows);
                 let found = track.excursions.add(now_s, sample_s, mean, least);
+                let amount = channel.least_amount();
+                let found =
+                    found.filter(|found| found.peak - found.usual >= amount.from(found.usual));
                 seen.extend(found.map(|found| (channel, Sight::Excursion(found))));
             }
         }
@@ -207,6 +210,9 @@ fn find(
     };
     let values = levels.blocks(completed, channel)?.map(logarithm);
     let step = step(&values, least(channel))?;
+    if step.after - step.before < least_from(channel, step.before) {
+        return None;
+    }
     let at_s = (oldest + step.at as u64) as f64 * block_s;
     let record = levels.record(completed, channel);
     let record = if channel.is_floor() {

@@ -367,3 +367,181 @@ fn correlation(pairs: &[(f64, f64)]) -> (f64, f64) {
     let ab: f64 = pairs.iter().map(|(a, b)| (a - a0) * (b - b0)).sum();
     (ab / (aa * bb).sqrt().max(1e-12), (bb / count).sqrt())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{detect::reading::Limits, stream::Moment};
+
+    /// Hours of half-hour windows, with committed memory by the hour and switches, if they are known.
+    fn hours(
+        count: u32,
+        memory: impl Fn(f64) -> f64,
+        switches: Option<fn(f64) -> f64>,
+    ) -> (Ledger, u32) {
+        let mut ledger = Ledger::new();
+        let mut complete = 0;
+        for half in 1..=2 * count {
+            let hour = f64::from(half - 1) / 2.0;
+            let nothing = Reading::of_threads(Moment(0), 1800.0, None, None);
+            let reading = Reading {
+                committed: memory(hour),
+                switches: switches.map(|switches| switches(hour) as u64),
+                limits: Limits::UNKNOWN,
+                ..nothing
+            };
+            complete += u32::from(ledger.add(1800.0 * f64::from(half), &reading));
+        }
+        (ledger, complete)
+    }
+
+    /// By so much each day, on a daily wave of 30 %.
+    fn daily(by: f64) -> impl Fn(f64) -> f64 {
+        move |hour| {
+            1e9 * (1.0 + 0.3 * (hour / 24.0 * std::f64::consts::TAU).sin())
+                * (by * (hour / 24.0).floor()).exp()
+        }
+    }
+
+    fn climbing(ledger: &Ledger) -> Option<DayOverDay> {
+        let normal = |_| crate::policy::Sensitivity::Normal.demand();
+        ledger.climbs(normal).into_iter().flatten().next()
+    }
+
+    #[test]
+    fn two_rises_in_a_row_climb() {
+        let (ledger, complete) = hours(72, daily(0.1), None);
+        assert_eq!(complete, 72);
+        let found = climbing(&ledger).expect("a climb");
+        assert_eq!(found.channel, Channel::Committed);
+        assert!(
+            (found.rises[0] - 0.1).abs() < 1e-5 && (found.rises[1] - 0.1).abs() < 1e-5,
+            "{found:?}"
+        );
+        assert!(
+            (found.higher - 1.0).abs() < 1e-9 && (found.now - found.before - 0.2).abs() < 1e-5,
+            "{found:?}"
+        );
+        assert!(
+            climbing(&hours(71, daily(0.1), None).0).is_none(),
+            "three days are asked for"
+        );
+        assert!(
+            climbing(&hours(72, daily(0.02), None).0).is_none(),
+            "5 % over two days"
+        );
+        assert!(climbing(&hours(72, daily(0.03), None).0).is_some());
+        assert!(climbing(&hours(72, daily(-0.1), None).0).is_none());
+    }
+
+    #[test]
+    fn both_rises_count_and_most_hours() {
+        let uneven = |first: f64, second: f64| {
+            let rises = [0.0, first, first + second];
+            let wave = daily(0.0);
+            hours(
+                72,
+                move |hour| wave(hour) * rises[(hour / 24.0) as usize].exp(),
+                None,
+            )
+            .0
+        };
+        assert!(climbing(&uneven(0.1, 0.05)).is_some() && climbing(&uneven(0.05, 0.1)).is_some());
+        assert!(climbing(&uneven(0.1, 0.03)).is_none() && climbing(&uneven(0.03, 0.1)).is_none());
+        let some_hours = |lower: u32| {
+            let wave = daily(0.1);
+            let falls = move |hour: f64| hour >= 48.0 && (hour - 48.0) < f64::from(lower);
+            hours(
+                72,
+                move |hour| wave(hour) * if falls(hour) { 0.8 } else { 1.0 },
+                None,
+            )
+            .0
+        };
+        assert!(
+            climbing(&some_hours(3)).is_some() && climbing(&some_hours(4)).is_none(),
+            "85 % of the hours"
+        );
+    }
+
+    #[test]
+    fn load_and_what_was_there_before_explain() {
+        assert!(
+            climbing(
+                &hours(
+                    72,
+                    daily(0.1),
+                    Some(|hour| 1e5 * (0.05 * (hour / 24.0).floor()).exp())
+                )
+                .0
+            )
+            .is_some()
+        );
+        assert!(
+            climbing(
+                &hours(
+                    72,
+                    daily(0.1),
+                    Some(|hour| 1e5 * (0.11 * (hour / 24.0).floor()).exp())
+                )
+                .0
+            )
+            .is_none()
+        );
+        // Up to where it was a week ago.
+        let back = |hour: f64| {
+            if hour < 48.0 {
+                2e9
+            } else {
+                daily(0.1)(hour - 48.0)
+            }
+        };
+        assert!(
+            climbing(&hours(288, back, None).0).is_some(),
+            "far above it"
+        );
+        assert!(climbing(&hours(168, back, None).0).is_none());
+    }
+
+    #[test]
+    fn a_gap_is_hours_that_are_not_known() {
+        let mut ledger = Ledger::new();
+        let reading = |value: f64| Reading {
+            committed: value,
+            ..Reading::of_threads(Moment(0), 3600.0, None, None)
+        };
+        assert!(ledger.add(3600.0, &reading(5.0)));
+        assert!(ledger.add(5.0 * 3600.0, &reading(6.0)));
+        assert_eq!(ledger.hours.len(), 5);
+        let known: Vec<bool> = ledger.hours.iter().map(|hour| !hour[0].is_nan()).collect();
+        assert_eq!(known, [true, false, false, false, true]);
+        assert!(ledger.add(1000.0 * 3600.0, &reading(6.0)));
+        assert_eq!(
+            (ledger.hours.len(), ledger.hours.capacity()),
+            (HOURS, HOURS)
+        );
+    }
+
+    #[test]
+    fn a_rhythm_comes_back_every_day() {
+        let rhythm = |ledger: &Ledger| ledger.rhythms().next();
+        let found = rhythm(&hours(50, daily(0.0), None).0).expect("a rhythm");
+        assert!(found.correlation > 0.9 && found.hours == 50, "{found:?}");
+        assert!(
+            (found.range.1 - found.range.0 - (1.3_f64 / 0.7).ln()).abs() < 0.01,
+            "{found:?}"
+        );
+        assert!(rhythm(&hours(45, daily(0.0), None).0).is_none());
+        assert!(
+            rhythm(&hours(72, |hour| 1e9 * (1.0 + 0.01 * hour), None).0).is_none(),
+            "a line"
+        );
+        let small = |hour: f64| 1e9 * (1.0 + 0.02 * (hour / 24.0 * std::f64::consts::TAU).sin());
+        assert!(rhythm(&hours(72, small, None).0).is_none());
+        let seven = |hour: f64| 1e9 * (1.0 + 0.3 * (hour / 7.0 * std::f64::consts::TAU).sin());
+        assert!(
+            rhythm(&hours(72, seven, None).0).is_none(),
+            "of seven hours"
+        );
+    }
+}

@@ -206,3 +206,129 @@ impl Levels {
         self.each.capacity() * size_of::<Level>() + self.each.iter().map(of_level).sum::<usize>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::reading::Limits;
+
+    fn reading(end_s: f64, seconds: f64, value: f64) -> Reading {
+        let nothing = Reading::of_threads(Moment((end_s * 1e9) as u64), seconds, None, None);
+        Reading {
+            committed: value,
+            limits: Limits::UNKNOWN,
+            ..nothing
+        }
+    }
+
+    /// Feeds windows, all of one length, each with its number as its level; gives all blocks that were completed.
+    fn fed(windows: impl IntoIterator<Item = u32>, seconds: f64) -> (Levels, Vec<Completed>) {
+        let mut spare = Spare::default();
+        let mut completed = Vec::new();
+        let mut levels = None;
+        for i in windows {
+            let reading = reading(1000.0 + f64::from(i) * seconds, seconds, f64::from(i));
+            let levels = levels.get_or_insert_with(|| Levels::new(&reading));
+            levels.add(&reading, &mut completed, &mut spare);
+        }
+        (levels.expect("windows"), completed)
+    }
+
+    fn last(levels: &Levels, level: usize, position: u64) -> f64 {
+        let ring = levels.blocks(Completed { level, position }, Channel::Committed);
+        ring.expect("a ring")[BLOCKS - 1]
+    }
+
+    #[test]
+    fn a_block_is_two_of_the_level_below_and_has_their_floor() {
+        let (levels, completed) = fed(1..=16, 5.0);
+        for level in 0..4_usize {
+            let blocks = completed
+                .iter()
+                .filter(|completed| completed.level == level);
+            let positions: Vec<u64> = blocks.map(|completed| completed.position).collect();
+            let expected: Vec<u64> = (0..16 >> level).collect();
+            assert_eq!(positions, expected);
+            let newest = (16 >> level) - 1;
+            let floor = 16.0 - (1 << level) as f64 + 1.0;
+            assert!((last(&levels, level, newest) - floor).abs() < 1e-6);
+        }
+        assert!((levels.block_s(3) - 40.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn short_windows_add_up_and_odd_lengths_are_rounded() {
+        let (levels, completed) = fed(1..=25, 1.0);
+        assert_eq!(
+            completed
+                .iter()
+                .filter(|completed| completed.level == 0)
+                .count(),
+            5
+        );
+        assert!((levels.block_s(0) - 5.0).abs() < 1e-9);
+        let (levels, _) = fed(1..=2, 29.97);
+        assert!((levels.block_s(0) - 30.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_gap_is_missing_blocks_at_every_level() {
+        let (levels, completed) = fed((1..=8).chain(21..=40), 5.0);
+        let newest = completed
+            .iter()
+            .rfind(|completed| completed.level == 0)
+            .expect("blocks");
+        assert_eq!(newest.position, 39);
+        let ring = levels.blocks(*newest, Channel::Committed).expect("a ring");
+        assert_eq!(ring.iter().filter(|value| value.is_nan()).count(), 12);
+        let second = levels
+            .blocks(
+                Completed {
+                    level: 1,
+                    position: 19,
+                },
+                Channel::Committed,
+            )
+            .expect("a ring");
+        assert_eq!(
+            second[12..].iter().filter(|value| value.is_nan()).count(),
+            6
+        );
+    }
+
+    #[test]
+    fn outlived_levels_go_and_the_coarser_ones_do_not_notice() {
+        let (levels, completed) = fed(1..=5000, 5.0);
+        assert_eq!(levels.finest(), 3);
+        assert!(
+            completed
+                .iter()
+                .all(|completed| completed.position < OUTLIVED || completed.level > 2)
+        );
+        for level in [3, 4, 5_usize] {
+            let newest = 5000 / (1_u64 << level) - 1;
+            let floor = (newest << level) as f64 + 1.0;
+            assert!(
+                (last(&levels, level, newest) - floor).abs() < 1e-6,
+                "{level}"
+            );
+            let positions = completed
+                .iter()
+                .filter(|completed| completed.level == level);
+            assert!(positions.map(|completed| completed.position).eq(0..=newest));
+        }
+        let gone = Completed {
+            level: 0,
+            position: 4999,
+        };
+        assert!(levels.blocks(gone, Channel::Committed).is_none());
+        assert!(levels.record(gone, Channel::Committed).is_infinite());
+    }
+
+    #[test]
+    fn time_and_moments_are_the_same() {
+        let (levels, _) = fed(1..=3, 5.0);
+        assert!((levels.seconds(Moment(1_015_000_000_000)) - 15.0).abs() < 1e-9);
+        assert_eq!(levels.moment(15.0), Moment(1_015_000_000_000));
+    }
+}

@@ -71,3 +71,57 @@ fn upper_end(shape: &Shape) -> f64 {
     let error = shape.sigma * (12.0 / shape.blocks as f64).sqrt();
     shape.rise() + SIGNIFICANCE * error
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What rises by so much, as a logarithm, with noise that has no trend.
+    fn rising(by: f64, noise: f64) -> [f64; BLOCKS] {
+        const NOISE: [f64; 8] = [0.3, -0.9, 0.8, -0.1, -0.6, 0.9, -0.4, 0.1];
+        std::array::from_fn(|i| by * i as f64 / 31.0 + noise * NOISE[(i + i / 8 * 3) % 8])
+    }
+
+    fn of(switches: [f64; BLOCKS], cpu: Option<&[f64; BLOCKS]>) -> Option<Rise> {
+        let ring = |channel| match channel {
+            Channel::Load => Some(switches),
+            Channel::Cpu => cpu.copied(),
+            _ => None,
+        };
+        rise(BLOCKS, ring, &mut Vec::new())
+    }
+
+    #[test]
+    fn switches_are_load_if_they_rise_clearly_and_enough() {
+        let found = of(rising(0.5, 0.02), None).expect("a rise");
+        assert_eq!(found.by, Load::Switches);
+        assert!((0.5..0.55).contains(&found.rise), "{found:?}");
+        // The noisier, the larger a rise may be.
+        assert!(of(rising(0.5, 0.2), None).is_some_and(|noisy| noisy.rise > found.rise + 0.05));
+        assert_eq!(of(rising(0.09, 0.001), None), None);
+        assert_eq!(of(rising(0.2, 1.0), None), None);
+        assert_eq!(of(rising(-0.5, 0.02), None), None);
+    }
+
+    #[test]
+    fn cpu_time_is_load_where_its_cost_stays() {
+        let by = |switches, cpu| {
+            of(rising(switches, 0.01), Some(&rising(cpu, 0.005))).map(|rise| rise.by)
+        };
+        assert_eq!(by(0.5, 0.6), Some(Load::Cpu));
+        assert_eq!(by(0.5, 0.4), Some(Load::Switches));
+        assert_eq!(by(0.3, 0.6), Some(Load::Switches), "half of it is cost");
+        assert_eq!(by(0.0, 0.6), None, "all of it is cost");
+        assert_eq!(by(-0.3, 0.6), None);
+    }
+
+    #[test]
+    fn only_the_blocks_looked_at_count() {
+        let ring = rising(0.62, 0.001);
+        let of = |length| {
+            let ring = |channel| (channel == Channel::Load).then_some(ring);
+            rise(length, ring, &mut Vec::new()).map_or(0.0, |rise| rise.rise)
+        };
+        assert!((of(BLOCKS) - 0.62).abs() < 0.01 && (of(24) - 0.46).abs() < 0.01);
+    }
+}

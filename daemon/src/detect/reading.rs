@@ -93,6 +93,7 @@ impl Reading {
         let statistics = waits.as_ref().map(Waits::statistics);
         let threads = window
             .threads
+            .as_ref()
             .map(|threads| threads.live)
             .or(kernel.threads);
         Some(Self {
@@ -100,11 +101,11 @@ impl Reading {
             seconds,
             committed,
             reserved,
-            resident: gauge(kernel.rss_bytes),
+            resident: gauge(kernel.own_rss_bytes()),
             threads: gauge(threads),
             descriptors: gauge(kernel.fds),
             mapped: mapped(mapped_bytes(window), seconds),
-            created: window.threads.map(|threads| threads.created),
+            created: window.threads.as_ref().map(|threads| threads.created),
             switches: statistics.map(|waits| waits.count).or(kernel.run_count),
             statistics,
             waits,

@@ -136,3 +136,100 @@ impl Rings {
             .into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is(value: f64, expected: f64) -> bool {
+        (value - expected).abs() < 1e-9
+    }
+
+    /// All channels have the block's number, of which the second lacks every third.
+    fn filled(until: u64) -> Rings {
+        let mut rings = Rings::new();
+        for position in 0..until {
+            let mut values = [position as f64; CHANNELS];
+            values[2] = f64::NAN;
+            if position % 3 == 0 {
+                values[1] = f64::NAN;
+            }
+            rings.push(position, &values);
+        }
+        rings
+    }
+
+    #[test]
+    fn the_last_blocks_come_oldest_first() {
+        for until in [1, 5, 31, 32, 33, 64, 100] {
+            let rings = filled(until);
+            let blocks = rings.blocks(0, until - 1).expect("a known channel");
+            for (i, value) in blocks.iter().enumerate() {
+                let expected = until as f64 - 32.0 + i as f64;
+                assert!(
+                    if expected < 0.0 {
+                        value.is_nan()
+                    } else {
+                        is(*value, expected)
+                    },
+                    "{until}: {blocks:?}"
+                );
+            }
+        }
+        assert!(filled(9).blocks(2, 8).is_none());
+        let gaps = filled(40).blocks(1, 39).expect("a known channel");
+        assert_eq!(gaps.iter().filter(|value| value.is_nan()).count(), 11);
+    }
+
+    #[test]
+    fn after_a_gap_a_ring_begins_anywhere() {
+        let mut rings = Rings::new();
+        rings.push(0, &[7.0; CHANNELS]);
+        rings.push(70, &[8.0; CHANNELS]);
+        let blocks = rings.blocks(0, 70).expect("known");
+        assert!(
+            is(blocks[31], 8.0)
+                && blocks[..31]
+                    .iter()
+                    .all(|value| value.is_nan() || is(*value, 7.0))
+        );
+        let mut skipped = Rings::new();
+        skipped.push(3, &[5.0; CHANNELS]);
+        let blocks = skipped.blocks(0, 3).expect("known");
+        assert!(is(blocks[31], 5.0) && blocks[..31].iter().all(|value| value.is_nan()));
+    }
+
+    /// What rises from block to block has the one before the ring for a record, less what the median of three takes.
+    #[test]
+    fn the_record_is_the_highest_level_held_before_the_ring() {
+        assert!(filled(32).record(0, 31).is_infinite());
+        assert!(filled(33).record(0, 32).is_infinite() || is(filled(33).record(0, 32), 0.0));
+        let rings = filled(500);
+        assert!(
+            (rings.record(0, 499) - 466.0).abs() <= 1.0,
+            "{}",
+            rings.record(0, 499)
+        );
+        assert!(rings.record(2, 499).is_infinite());
+    }
+
+    /// A single block is no level, three are; and what was in the first tenth of the way is forgotten.
+    #[test]
+    fn a_record_is_held_and_grows_old() {
+        let record = |high: std::ops::Range<u64>, until: u64| {
+            let mut rings = Rings::new();
+            for position in 0..until {
+                let value = if high.contains(&position) { 9.0 } else { 1.0 };
+                rings.push(position, &[value; CHANNELS]);
+            }
+            rings.record(0, until - 1)
+        };
+        assert!(is(record(100..101, 200), 1.0));
+        assert!(is(record(100..103, 200), 9.0));
+        assert!(is(record(2..40, 200), 9.0));
+        assert!(is(record(2..12, 400), 1.0));
+        assert!(is(record(300..400, 400), 9.0));
+        // Still in the ring.
+        assert!(is(record(370..400, 400), 1.0));
+    }
+}

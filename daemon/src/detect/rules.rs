@@ -318,7 +318,7 @@ fn height(evidence: &Evidence, least: f64) -> Rule {
 
 fn rise_of_step(flag: &Flag, channel: Channel) -> Rule {
     let share = (flag.evidence.now / flag.evidence.baseline).ln();
-    let least = step::least(channel);
+    let least = step::least_from(channel, flag.evidence.baseline.ln());
     rule(
         "rise",
         percent(share.exp() - 1.0),

@@ -131,3 +131,74 @@ impl Runaway {
         self.seconds.capacity() * size_of::<f64>() + self.levels.capacity() * size_of::<f32>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Windows of such a length with these levels; the first rise that is found, and after how many windows.
+    fn found(seconds: f64, levels: impl IntoIterator<Item = f64>) -> Option<(usize, Fast)> {
+        let mut runaway = Runaway::new();
+        levels.into_iter().enumerate().find_map(|(i, level)| {
+            let fast = runaway.add(seconds * (i + 1) as f64, level)?;
+            Some((i + 1, fast))
+        })
+    }
+
+    #[test]
+    fn a_straight_rise_to_four_times_the_level_cannot_wait() {
+        let (windows, fast) =
+            found(2.0, (0..40).map(|i| 100.0 + 50.0 * f64::from(i))).expect("a runaway");
+        // 150 is the first level kept: it has quadrupled at 600, and 16 windows are asked for.
+        assert_eq!((windows, fast.windows), (17, 16));
+        assert!((fast.base - 150.0).abs() < 1e-9 && (fast.now - 900.0).abs() < 1e-9);
+        assert!(
+            (fast.begin_s - 4.0).abs() < 1e-9 && (fast.slope - 25.0).abs() < 1e-6,
+            "{fast:?}"
+        );
+        assert!(
+            fast.error < 1e-3 && fast.z > 1e5 && (fast.keeps_speed - 1.0).abs() < 1e-6,
+            "{fast:?}"
+        );
+        // With a fifth of the speed it has quadrupled only later.
+        let (windows, fast) =
+            found(2.0, (0..40).map(|i| 200.0 + 30.0 * f64::from(i))).expect("a runaway");
+        assert_eq!((windows, fast.windows), (25, 24));
+    }
+
+    #[test]
+    fn what_is_slower_can_wait() {
+        // It doubles again in more than five minutes.
+        assert!(found(30.0, (0..40).map(|i| 100.0 + 50.0 * f64::from(i))).is_none());
+        assert!(found(10.0, (0..40).map(|i| 100.0 + 50.0 * f64::from(i))).is_some());
+        // It does not quadruple within 32 windows.
+        assert!(found(2.0, (0..80).map(|i| 500.0 + 40.0 * f64::from(i))).is_none());
+        assert!(
+            found(2.0, (0..80).map(|_| f64::NAN)).is_none()
+                && found(2.0, (0..80).map(f64::from).map(|i| -i)).is_none()
+        );
+    }
+
+    #[test]
+    fn bends_steps_and_noise_are_no_lines() {
+        let settles =
+            |tau: f64| (0..60).map(move |i| 100.0 + 3000.0 * (1.0 - (-f64::from(i) / tau).exp()));
+        assert!(found(2.0, settles(40.0)).is_none());
+        assert!(
+            found(2.0, (0..60).map(|i| 100.0 * 1.2_f64.powi(i))).is_none(),
+            "it quickens"
+        );
+        assert!(found(2.0, (0..60).map(|i| if i < 20 { 100.0 } else { 900.0 })).is_none());
+        let noisy = |share: f64| {
+            (0..60).map(move |i| {
+                100.0 + 50.0 * f64::from(i) * if i % 2 == 0 { 1.0 } else { 1.0 - share }
+            })
+        };
+        assert!(found(2.0, noisy(0.0)).is_some() && found(2.0, noisy(0.3)).is_none());
+        // One fall is forgiven, two are not.
+        let falls = |at: [i32; 2]| {
+            (0..18).map(move |i| 100.0 + 50.0 * f64::from(if at.contains(&i) { i - 2 } else { i }))
+        };
+        assert!(found(2.0, falls([9, 9])).is_some() && found(2.0, falls([7, 11])).is_none());
+    }
+}

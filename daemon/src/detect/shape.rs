@@ -252,3 +252,130 @@ fn step_over_line(blocks: &[f64]) -> f64 {
     }
     (total - shared * shared / spread) / (total - gain).max(1e-12 + 1e-9 * total)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(value: impl FnMut(usize) -> f64) -> [f64; BLOCKS] {
+        std::array::from_fn(value)
+    }
+
+    fn shape(blocks: &[f64]) -> Shape {
+        Shape::of(blocks, &mut Vec::new()).expect("no blocks are missing")
+    }
+
+    /// Noise without trend and with next to no autocorrelation.
+    fn noise(i: usize) -> f64 {
+        [0.3, -0.9, 0.8, -0.1, -0.6, 0.9, -0.4, 0.1][(i + i / 8 * 3) % 8]
+    }
+
+    #[test]
+    fn a_line_is_a_line() {
+        let shape = shape(&ring(|i| 10.0 + 2.0 * i as f64));
+        assert!((shape.slope - 2.0).abs() < 1e-9 && (shape.rise() - 62.0).abs() < 1e-9);
+        assert!(shape.sigma < 1e-9 && shape.step_over_line < 1e-6);
+        // All 496 pairs rise; one is taken off for continuity.
+        let deviation = (32.0_f64 * 31.0 * 69.0 / 18.0).sqrt();
+        assert!(
+            (shape.z - 495.0 / deviation).abs() < 1e-9
+                && (shape.significance() - shape.z).abs() < 1e-9
+        );
+        let outline = &shape.outline;
+        assert!(
+            (outline.base() - 17.0).abs() < 1e-9
+                && (outline.middle() - 41.0).abs() < 1e-9
+                && (outline.top() - 65.0).abs() < 1e-9
+        );
+        assert_eq!(outline.rising, 7);
+        assert!(
+            (outline.largest_jump - 1.0 / 7.0).abs() < 1e-9
+                && (outline.keeps_speed() - 1.0).abs() < 1e-9
+        );
+    }
+
+    #[test]
+    fn a_step_is_better_fitted_by_a_step() {
+        let step = shape(&ring(|i| if i < 16 { 1.0 } else { 5.0 } + 0.1 * noise(i)));
+        assert!(step.step_over_line > 5.0, "{step:?}");
+        assert!(step.outline.largest_jump > 0.9, "{step:?}");
+        let line = shape(&ring(|i| i as f64 + noise(i)));
+        assert!(line.step_over_line < 0.5, "{line:?}");
+        // At the edge, a step of three blocks is not looked for.
+        let edge = shape(&ring(|i| if i < 3 { 0.0 } else { 1.0 }));
+        assert!(edge.step_over_line < step.step_over_line);
+    }
+
+    #[test]
+    fn noise_is_measured_about_the_line_and_significance_is_small() {
+        let flat = shape(&ring(|i| 100.0 + noise(i)));
+        assert!(
+            flat.z.abs() < 1.5 && (0.3..1.2).contains(&flat.sigma),
+            "{flat:?}"
+        );
+        let rising = shape(&ring(|i| 100.0 + i as f64 + noise(i)));
+        assert!(
+            (rising.slope - 1.0).abs() < 0.05 && (0.3..1.2).contains(&rising.sigma),
+            "{rising:?}"
+        );
+        assert!(rising.rho < 0.3, "{rising:?}");
+        let falling = shape(&ring(|i| 100.0 - i as f64));
+        assert!(
+            falling.z < -8.0 && falling.rise() < -30.0 && falling.outline.rising == 0,
+            "{falling:?}"
+        );
+    }
+
+    /// Waves about the line are correlated noise: they make a trend less sure. A parabola is no noise.
+    #[test]
+    fn what_depends_on_itself_counts_less() {
+        let waves = shape(&ring(|i| 0.2 * i as f64 + 3.0 * (i as f64 * 0.7).sin()));
+        assert!(
+            waves.rho > 0.5 && waves.significance() < 0.6 * waves.z,
+            "{waves:?}"
+        );
+        let bend = shape(&ring(|i| (i * i) as f64 / 31.0 + noise(i)));
+        assert!(bend.rho < 0.3, "{bend:?}");
+        assert!(bend.outline.keeps_speed() > 1.5, "{bend:?}");
+        let clean = shape(&ring(|i| (i * i) as f64));
+        assert!(clean.rho <= MAX_RHO);
+    }
+
+    #[test]
+    fn some_blocks_may_be_missing() {
+        let mut blocks = ring(|i| 3.0 * i as f64);
+        for i in [1, 2, 9, 10, 15, 16, 23, 24, 30, 31] {
+            blocks[i] = f64::NAN;
+        }
+        let known = shape(&blocks);
+        assert!(
+            (known.slope - 3.0).abs() < 1e-9 && known.step_over_line < 0.2,
+            "{known:?}"
+        );
+        let deviation = (22.0_f64 * 21.0 * 49.0 / 18.0).sqrt();
+        assert!(
+            (known.z - (22.0 * 21.0 / 2.0 - 1.0) / deviation).abs() < 1e-9,
+            "{known:?}"
+        );
+        blocks[5] = f64::NAN;
+        assert!(Shape::of(&blocks, &mut Vec::new()).is_none());
+        // Of 24 blocks, seven and no more.
+        let mut shorter = blocks[..24].to_vec();
+        shorter[5] = 15.0;
+        shorter[1] = 3.0;
+        assert!(Shape::of(&shorter, &mut Vec::new()).is_some());
+        shorter[3..5].fill(f64::NAN);
+        assert!(Shape::of(&shorter, &mut Vec::new()).is_none());
+    }
+
+    #[test]
+    fn the_interval_holds_the_slope_and_is_wider_for_what_depends_on_itself() {
+        let blocks = ring(|i| i as f64 + noise(i));
+        let exact = shape(&blocks);
+        let (low, high) = exact.interval(&blocks, &mut Vec::new());
+        assert!(low < 1.0 && 1.0 < high && high - low < 0.2, "{low} {high}");
+        let correlated = Shape { rho: 0.8, ..exact };
+        let (lower, higher) = correlated.interval(&blocks, &mut Vec::new());
+        assert!(lower < low && higher > high && higher - lower > 2.0 * (high - low));
+    }
+}

@@ -41,6 +41,11 @@ pub fn least(channel: Channel) -> f64 {
     }
 }
 
+/// The same from such a level, of which a little may be half.
+pub fn least_from(channel: Channel, before: f64) -> f64 {
+    least(channel).max(channel.least_amount().from(before))
+}
+
 /// Looks for a step up of at least so much in the middle of a ring of logarithms.
 pub fn step(blocks: &[f64; BLOCKS], least: f64) -> Option<Step> {
     let missing = blocks.iter().filter(|value| value.is_nan()).count();
@@ -92,4 +97,76 @@ fn best_split(blocks: &[f64; BLOCKS]) -> Option<usize> {
     };
     let best = (EDGE..=BLOCKS - EDGE).max_by(|a, b| gain(*a).total_cmp(&gain(*b)))?;
     (SIDE..=BLOCKS - SIDE).contains(&best).then_some(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(at: usize, height: f64) -> [f64; BLOCKS] {
+        std::array::from_fn(|i| {
+            2.0 + 0.02 * ((i * 7) % 5) as f64 + if i < at { 0.0 } else { height }
+        })
+    }
+
+    #[test]
+    fn two_levels_are_a_step_where_they_meet() {
+        for at in 12..=20 {
+            let found = step(&ring(at, 0.5), 0.4).expect("a step");
+            assert_eq!(found.at, at);
+            assert!((found.after - found.before - 0.5).abs() < 0.03, "{found:?}");
+            assert!(found.sigmas > SIGMA);
+        }
+        assert!(step(&ring(11, 0.5), 0.4).is_none() && step(&ring(21, 0.5), 0.4).is_none());
+    }
+
+    #[test]
+    fn it_must_be_high_and_up() {
+        assert!(step(&ring(16, 0.35), 0.4).is_none());
+        assert!(step(&ring(16, -0.5), 0.4).is_none());
+        // Noise as high as the step.
+        let noisy = std::array::from_fn(|i| ring(16, 0.5)[i] + if i % 2 == 0 { 0.3 } else { -0.3 });
+        assert!(step(&noisy, 0.4).is_none());
+    }
+
+    #[test]
+    fn both_levels_are_flat() {
+        let sloping = |before: f64, after: f64| {
+            let mut blocks = ring(16, 1.0);
+            for (i, value) in blocks.iter_mut().enumerate() {
+                *value += if i < 16 {
+                    before * i as f64 / 16.0
+                } else {
+                    after * (i - 16) as f64 / 16.0
+                };
+            }
+            step(&blocks, 0.4).is_some()
+        };
+        assert!(sloping(0.0, 0.0) && sloping(0.2, 0.0) && sloping(0.0, 0.2));
+        assert!(!sloping(0.6, 0.0) && !sloping(0.0, 0.8));
+    }
+
+    #[test]
+    fn some_blocks_may_be_wrong_or_missing() {
+        let mut blocks = ring(16, 1.0);
+        (blocks[3], blocks[28]) = (3.0, 2.0);
+        assert!(step(&blocks, 0.4).is_some());
+        blocks[5] = 3.1;
+        assert!(step(&blocks, 0.4).is_none(), "three are on the wrong side");
+        let mut missing = ring(16, 1.0);
+        for i in (0..20).step_by(2) {
+            missing[i] = f64::NAN;
+        }
+        assert!(step(&missing, 0.4).is_some());
+        missing[30] = f64::NAN;
+        assert!(step(&missing, 0.4).is_none());
+    }
+
+    #[test]
+    fn waits_must_step_further_than_memory() {
+        assert!(
+            least(Channel::Committed) < least(Channel::Threads)
+                && least(Channel::Threads) < least(Channel::Typical)
+        );
+    }
 }

@@ -212,6 +212,7 @@ fn what_cannot_wait_is_raised_within_a_minute() {
             live: 4 + 2 * i as u64,
             created: 2,
             exited: 0,
+            ..ThreadSummary::default()
         });
         window
     }));

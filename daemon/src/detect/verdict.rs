@@ -288,3 +288,216 @@ impl Verdict {
         doubts
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::ring::BLOCKS;
+
+    const HOUR: Context = Context {
+        horizon_s: HOUR_S,
+        age_s: 1e7,
+        history_s: 2.0 * HOUR_S,
+        record: f64::NEG_INFINITY,
+        limit: Some(250.0 * MIB),
+        demand: Demand {
+            significance: 1.0,
+            effect: 1.0,
+        },
+    };
+
+    fn verdict_of(
+        channel: Channel,
+        context: &Context,
+        load: Option<f64>,
+        value: impl FnMut(usize) -> f64,
+    ) -> Option<Verdict> {
+        let blocks: [f64; BLOCKS] = std::array::from_fn(value);
+        let shape = Shape::of(&blocks, &mut Vec::new())?;
+        let load = load.map(|rise| Rise {
+            by: Load::Switches,
+            rise,
+        });
+        judge(channel, shape, context, || load)
+    }
+
+    fn passes(context: &Context, value: impl FnMut(usize) -> f64) -> bool {
+        verdict_of(Channel::Committed, context, None, value).is_some()
+    }
+
+    const MIB: f64 = 1_048_576.0;
+    const NOISE: [f64; 8] = [0.3, -0.9, 0.8, -0.1, -0.6, 0.9, -0.4, 0.1];
+
+    /// From 100 MiB on, by so many MiB over the ring.
+    fn line(rise: f64) -> impl Fn(usize) -> f64 {
+        move |i| (100.0 + rise * i as f64 / 31.0) * MIB
+    }
+
+    #[test]
+    fn a_line_climbs_if_it_matters() {
+        assert!(passes(&HOUR, line(60.0)) && !passes(&HOUR, line(-60.0)));
+        let long = Context {
+            horizon_s: 6.0 * HOUR_S,
+            history_s: 8.0 * HOUR_S,
+            ..HOUR
+        };
+        assert!(
+            passes(&long, line(3.4)) && !passes(&long, line(2.8)),
+            "3 % of 100 MiB"
+        );
+    }
+
+    #[test]
+    fn noise_hides_a_rise() {
+        let noisy =
+            |noise: f64| move |i: usize| line(60.0)(i) + noise * MIB * NOISE[(i + i / 8 * 3) % 8];
+        assert!(passes(&HOUR, noisy(5.0)));
+        // The deviation about the line is then 0.7 times that.
+        assert!(!passes(&HOUR, noisy(40.0)));
+    }
+
+    #[test]
+    fn steps_and_what_settles_are_none() {
+        assert!(!passes(&HOUR, |i| if i < 17 {
+            100.0 * MIB
+        } else {
+            160.0 * MIB
+        }));
+        let settling = |tau: f64| move |i: usize| (200.0 - 100.0 * (-(i as f64) / tau).exp()) * MIB;
+        // The second half is e^(-12/tau) as fast as the first: twelve blocks lie between the middles of the parts compared.
+        let young = Context {
+            age_s: HOUR_S,
+            ..HOUR
+        };
+        assert!(passes(&HOUR, settling(40.0)) && !passes(&HOUR, settling(28.0)));
+        assert!(passes(&young, settling(64.0)) && !passes(&young, settling(45.0)));
+    }
+
+    #[test]
+    fn half_of_it_must_be_new() {
+        let record = |mib: f64| Context {
+            record: mib * MIB,
+            ..HOUR
+        };
+        // The parts' middles go from 107 to 153 MiB or so.
+        assert!(passes(&record(128.0), line(60.0)) && !passes(&record(133.0), line(60.0)));
+    }
+
+    #[test]
+    fn who_has_time_is_looked_at_for_longer() {
+        let times = |horizon: f64, history: f64| Context {
+            horizon_s: horizon * HOUR_S,
+            history_s: history * HOUR_S,
+            limit: None,
+            ..HOUR
+        };
+        // A sixteenth of what is known.
+        assert!(passes(&times(2.0, 31.0), line(100.0)) && !passes(&times(2.0, 33.0), line(100.0)));
+        // A 32nd for a rise to more than e times the level.
+        assert!(passes(&times(2.0, 63.0), line(400.0)) && !passes(&times(2.0, 65.0), line(400.0)));
+        // A week counts at most.
+        assert!(
+            passes(&times(10.6, 5000.0), line(100.0)) && !passes(&times(10.4, 5000.0), line(100.0))
+        );
+        // Ten MiB an hour: it takes 29 hours to four times the level, of which six count.
+        assert!(passes(&times(6.1, 12.0), line(10.0)) && !passes(&times(5.9, 12.0), line(10.0)));
+        // A limit that is near is no time to wait; one beyond 20 times the level is none.
+        let limited = |mib: f64| Context {
+            limit: Some(mib * MIB),
+            ..times(1.0, 2.0)
+        };
+        assert!(passes(&limited(140.0), line(10.0)) && !passes(&limited(900.0), line(10.0)));
+        assert!(
+            passes(&times(1.0, 2.0), line(100.0))
+                && !passes(&limited(1500.0), line(100.0))
+                && passes(&limited(4000.0), line(100.0))
+        );
+        // Never less than five minutes.
+        let short = |seconds: f64| Context {
+            horizon_s: seconds,
+            history_s: 2.0 * seconds,
+            ..HOUR
+        };
+        assert!(passes(&short(310.0), line(200.0)) && !passes(&short(290.0), line(200.0)));
+    }
+
+    #[test]
+    fn rates_must_be_known_for_longer_than_levels() {
+        let flow =
+            |horizon: f64, history: f64| may_be_long_enough(Channel::Typical, horizon, history);
+        assert!(
+            flow(1000.0, 1250.0)
+                && !flow(1000.0, 1240.0)
+                && !flow(1000.0, 8100.0)
+                && flow(1000.0, 7900.0)
+        );
+        assert!(
+            flow(10_900.0, 1e5) && !flow(10_700.0, 1e5),
+            "an eighth of a day"
+        );
+        let level =
+            |horizon: f64, history: f64| may_be_long_enough(Channel::Threads, horizon, history);
+        assert!(level(1000.0, 1000.0) && level(1000.0, 31_000.0) && !level(1000.0, 33_000.0));
+        assert!(
+            !level(299.0, 299.0)
+                && level(301.0, 301.0)
+                && level(19_000.0, 1e9)
+                && !level(18_000.0, 1e9)
+        );
+    }
+
+    #[test]
+    fn load_explains_as_much_as_its_share() {
+        let day = Context {
+            history_s: 30.0 * HOUR_S,
+            horizon_s: 4.0 * HOUR_S,
+            ..HOUR
+        };
+        let first = Context {
+            history_s: 20.0 * HOUR_S,
+            ..day
+        };
+        // It rises by 0.31, as a logarithm.
+        let explained = |context: &Context, load: f64| {
+            let found = verdict_of(Channel::Committed, context, Some(load), line(50.0));
+            found.expect("it climbs").explained
+        };
+        assert!(explained(&first, 0.33) && !explained(&first, 0.30));
+        assert!(explained(&day, 0.54) && !explained(&day, 0.5));
+        // Below an hour, nobody asks.
+        let short = Context {
+            horizon_s: 3000.0,
+            history_s: 4000.0,
+            ..HOUR
+        };
+        assert!(
+            verdict_of(Channel::Committed, &short, Some(9.0), line(90.0))
+                .is_some_and(|verdict| !verdict.explained && verdict.load.is_none())
+        );
+        let tail = verdict_of(Channel::Beyond8, &day, Some(9.0), |i| {
+            -4.0 + i as f64 / 20.0
+        });
+        assert!(tail.is_some_and(|verdict| !verdict.explained));
+    }
+
+    #[test]
+    fn what_speaks_against_it_is_said() {
+        let said = |context: &Context, load: Option<f64>, value: &dyn Fn(usize) -> f64| {
+            let found = verdict_of(Channel::Committed, context, load, value).expect("it climbs");
+            found.doubts(context).join("; ")
+        };
+        assert_eq!(said(&HOUR, None, &line(60.0)), "");
+        assert!(
+            said(&HOUR, None, &|i| (200.0
+                - 100.0 * (-(i as f64) / 50.0).exp())
+                * MIB)
+            .contains("it slows down: 79 %")
+        );
+        let record = Context {
+            record: 120.0 * MIB,
+            ..HOUR
+        };
+        assert!(said(&record, None, &line(60.0)).contains("of the rise before"));
+        assert!(said(&HOUR, Some(0.1), &line(60.0)).contains("1.11 times as many switches"));
+    }
+}

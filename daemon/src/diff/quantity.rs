@@ -121,13 +121,13 @@ impl Quantity {
             Self::Cpu => kernel.cpu_ns,
             Self::Mapped => calls.then_some(memory.reserved_bytes),
             Self::MapCalls => calls.then_some(memory.map_calls),
-            Self::Created => window.threads.map(|threads| threads.created),
+            Self::Created => window.threads.as_ref().map(|threads| threads.created),
             Self::Throttled => kernel.throttled_ns,
             Self::Steal => kernel.host_steal_ns,
             Self::Committed => memory.standing_committed_bytes.or(kernel.data_bytes),
             Self::Reserved => memory.standing_reserved_bytes.or(kernel.vm_bytes),
             Self::Resident => kernel.rss_bytes,
-            Self::Threads => window.threads.map(|threads| threads.live),
+            Self::Threads => window.threads.as_ref().map(|threads| threads.live),
             Self::Fds => kernel.fds,
         };
         value.map_or(f64::NAN, |value| value as f64)

@@ -218,6 +218,7 @@ impl Writer {
                 live: 7,
                 created,
                 exited: created,
+                ..ThreadSummary::default()
             }),
             kernel: KernelSummary {
                 fds: Some(load.fds),

@@ -50,6 +50,11 @@ impl Case {
         self.cause
     }
 
+    /// Does anything speak for it?
+    pub fn is_supported(&self) -> bool {
+        !self.supporting.is_empty()
+    }
+
     /// This speaks for it.
     pub fn supported(&mut self, weight: Weight, why: impl Into<String>) {
         self.log_odds += weight.log_odds();

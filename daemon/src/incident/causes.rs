@@ -23,6 +23,9 @@ const WAITS: [Metric; 3] = [Metric::Delay, Metric::DelayTail, Metric::DelayP99];
 /// A thread that does nothing has its stack and a few structures resident, and up to 8 MiB of stack reserved.
 const STACK: f64 = 10.0 * 1_048_576.0;
 
+/// What is so many times as much as before was next to nothing.
+const FROM_NOTHING: f64 = 1000.0;
+
 /// What was seen besides flags.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sightings<'a> {
@@ -68,13 +71,13 @@ pub fn weigh(facts: &Facts<'_>, seen: Sightings<'_>, pid: u32) -> Vec<Cause> {
     causes
 }
 
-/// What leads is what the others may follow from.
+/// What leads is what the others may follow from. That alone is no evidence: several causes show in the same metrics.
 fn led(mut case: Case, facts: &Facts<'_>) -> Case {
     let leads = facts
         .flags
         .first()
         .is_some_and(|lead| metrics(case.cause()).contains(&lead.metric));
-    if leads {
+    if leads && case.is_supported() {
         case.supported(Weight::Slight, "it is about what was flagged first");
     }
     case
@@ -115,8 +118,11 @@ fn resident_share(facts: &Facts<'_>) -> Option<f64> {
 /// Of what grew.
 fn sizes(facts: &Facts<'_>) -> String {
     let rise = |signal| facts.change(signal).rise().unwrap_or(0.0);
+    let each = facts.place.mapping_bytes.map_or_else(String::new, |each| {
+        format!(", by {} a call lately", figures::bytes(each as f64))
+    });
     format!(
-        "committed memory rose by {}, resident memory by {}",
+        "committed memory rose by {}, resident memory by {}{each}",
         figures::bytes(rise(Signal::CommittedBytes)),
         figures::bytes(rise(Signal::RssBytes))
     )
@@ -268,7 +274,10 @@ fn thread_leak(facts: &Facts<'_>, pid: u32) -> Option<Case> {
         facts.change(Signal::ExitRate).now,
     );
     if let (Some(created), Some(ended)) = (created, ended) {
-        let text = format!("{created:.2} threads a second are started, {ended:.2} end");
+        let text = format!(
+            "{created:.2} threads a second are started{}, {ended:.2} end",
+            creators(facts)
+        );
         if created > ended {
             case.supported(Weight::Strong, text);
         } else {
@@ -288,6 +297,15 @@ fn thread_leak(facts: &Facts<'_>, pid: u32) -> Option<Case> {
     Some(case)
 }
 
+/// By whom threads are started.
+fn creators(facts: &Facts<'_>) -> String {
+    let first = facts.place.creators.first();
+    first.map_or_else(String::new, |creator| match creator.share {
+        0.995.. => format!(", all of them by {}", creator.name),
+        share => format!(", {} of them by {}", figures::percent(share), creator.name),
+    })
+}
+
 fn creation_churn(facts: &Facts<'_>, pid: u32) -> Option<Case> {
     facts.lasting(&[Metric::CreationRate])?;
     let mut case = Case::open(CauseKind::CreationChurn);
@@ -296,7 +314,10 @@ fn creation_churn(facts: &Facts<'_>, pid: u32) -> Option<Case> {
         facts.change(Signal::ExitRate).now,
     );
     if let (Some(created), Some(ended)) = (created, ended) {
-        let text = format!("{created:.2} threads a second are started, {ended:.2} end");
+        let text = format!(
+            "{created:.2} threads a second are started{}, {ended:.2} end",
+            creators(facts)
+        );
         if ended > 0.8 * created {
             case.supported(Weight::Strong, text);
         } else {
@@ -381,6 +402,7 @@ fn own_pressure(facts: &Facts<'_>, pid: u32) -> Option<Case> {
         case.supported(Weight::Slight, "there are more threads");
     }
     held_back(&mut case, facts);
+    moved_about(&mut case, facts);
     case.next(format!("pidstat -t -u -w -p {pid} 5 1"));
     case.next("slowburn services # CPUs that the service may use".to_owned());
     Some(case)
@@ -391,6 +413,20 @@ fn held_back(case: &mut Case, facts: &Facts<'_>) {
     if throttled(facts) >= 0.02 {
         case.opposed(Weight::Clear, "a CPU quota holds the service back");
     }
+}
+
+/// Threads that are sent to each other's CPUs wait behind each other there.
+fn moved_about(case: &mut Case, facts: &Facts<'_>) {
+    let change = facts.change(Signal::MovedShare);
+    if let (Some(before), Some(now)) = (change.before, change.now)
+        && is_storm(before, now)
+    {
+        case.opposed(Weight::Clear, "threads are moved from CPU to CPU");
+    }
+}
+
+fn is_storm(before: f64, now: f64) -> bool {
+    now >= 0.2 && now > 2.0 * before
 }
 
 fn throttled(facts: &Facts<'_>) -> f64 {
@@ -410,8 +446,13 @@ fn other_service(facts: &Facts<'_>, _: u32) -> Option<Case> {
     waits(facts)?;
     let mut case = Case::open(CauseKind::OtherService);
     let share = shares(facts).map(|[_, _, others]| others);
-    let total: u64 = facts.rivals.iter().map(|rival| rival.waits.sum_ns).sum();
-    let first = facts.rivals.first();
+    let total: u64 = facts
+        .place
+        .rivals
+        .iter()
+        .map(|rival| rival.waits.sum_ns)
+        .sum();
+    let first = facts.place.rivals.first();
     let whose = first.map(|rival| {
         let part = rival.waits.sum_ns as f64 / total.max(1) as f64;
         format!(", {} of it behind {}", figures::percent(part), name(rival))
@@ -493,7 +534,7 @@ fn migration_storm(facts: &Facts<'_>, pid: u32) -> Option<Case> {
         figures::percent(now),
         figures::percent(before)
     );
-    if now >= 0.2 && now > 2.0 * before {
+    if is_storm(before, now) {
         case.supported(Weight::Strong, text);
     } else {
         case.opposed(Weight::Strong, text);
@@ -520,7 +561,7 @@ fn periodic_job(facts: &Facts<'_>, pid: u32) -> Option<Case> {
         ),
     );
     let waits = WAITS.contains(&flag.metric);
-    match (facts.rivals.first(), shares(facts)) {
+    match (facts.place.rivals.first(), shares(facts)) {
         (Some(rival), Some([_, _, others])) if waits && others >= 0.5 => case.supported(
             Weight::Clear,
             format!("meanwhile the CPU is {}'s", name(rival)),
@@ -549,7 +590,8 @@ fn more_load(facts: &Facts<'_>, _: u32) -> Option<Case> {
     let may = rates.contains(&flag.metric) || WAITS.contains(&flag.metric);
     let load = facts.change(Signal::SwitchRate).ratio().filter(|_| may)?;
     let own = flag.evidence.now / flag.evidence.baseline;
-    if load < 1.25 {
+    // From next to nothing there is no ratio to compare with.
+    if load < 1.25 || own > FROM_NOTHING {
         return None;
     }
     let mut case = Case::open(CauseKind::MoreLoad);

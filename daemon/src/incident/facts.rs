@@ -5,7 +5,7 @@ use super::{
     relation::{median, quarter_of_the_way, rank_correlation},
     signals::{COUNT, SIGNALS},
 };
-use crate::stream::{Flag, FlagKind, Metric, Moment, Moved, Rival, Signal};
+use crate::stream::{Flag, FlagKind, Metric, Moment, Moved, Place, Signal};
 
 /// Of a change that is told: levels by a tenth, rates and waits by a quarter, shares by two hundredths.
 const LEVEL_CHANGE: f64 = 0.1;
@@ -42,21 +42,21 @@ impl Change {
 pub struct Facts<'a> {
     /// All flags of the incident, the one that leads in front.
     pub flags: &'a [Flag],
-    /// Other processes that were waited behind over the last windows, most first.
-    pub rivals: &'a [Rival],
+    /// Where it happens.
+    pub place: &'a Place,
     changes: [Change; COUNT],
 }
 
 impl<'a> Facts<'a> {
     /// Of a process, as it stands.
-    pub fn new(flags: &'a [Flag], rivals: &'a [Rival], history: &History, now: Moment) -> Self {
+    pub fn new(flags: &'a [Flag], place: &'a Place, history: &History, now: Moment) -> Self {
         let changes = match flags.first() {
             Some(lead) => changes(lead, history, now),
             None => [Change::default(); COUNT],
         };
         Self {
             flags,
-            rivals,
+            place,
             changes,
         }
     }

@@ -94,6 +94,8 @@ struct Open {
     /// Has anything that lasts been raised since it was told? With which cause was it told?
     changed: bool,
     told: Option<(Option<CauseKind>, f64)>,
+    /// What it came to while there was a process to look at.
+    concluded: Option<Box<Incident>>,
     /// When it was raised, and when it is weighed anew: after twice the time each time.
     raised: Moment,
     next_look: Moment,
@@ -231,6 +233,7 @@ impl Service {
                 last: ts,
                 changed: true,
                 told: None,
+                concluded: None,
                 raised: ts,
                 next_look: ts,
             }
@@ -254,6 +257,7 @@ impl Service {
             first.map_or(0.0, |first| first.confidence),
         );
         let open = self.open.as_mut()?;
+        open.concluded = Some(Box::new(incident.clone()));
         open.look_again(ts);
         if !std::mem::take(&mut open.changed) && !is_over && !open.is_news(best) {
             return None;
@@ -275,43 +279,70 @@ impl Service {
         })
     }
 
+    fn process_of(&self, flag: &Flag) -> Option<&Process> {
+        self.processes
+            .get(&(flag.process.pid, flag.process.created))
+    }
+
     /// What it comes to. State and summary are added by whoever tells it.
     fn conclude(&self, name: &str, ts: Moment) -> Option<Incident> {
         let open = self.open.as_ref()?;
-        let flags = open.flags_by_weight();
+        let mut flags = open.flags_by_weight();
+        flags.sort_by_key(|flag| self.process_of(flag).is_none());
         let lead = flags.first();
-        let process = lead.map(|flag| (flag.process.pid, flag.process.created));
-        let process = process
-            .and_then(|key| self.processes.get(&key))
-            .or_else(|| self.processes.values().next());
-        let rivals = process.map(Process::rivals).unwrap_or_default();
-        let (moved, causes) = weigh(open, &flags, process, &rivals, ts);
+        let process = match lead {
+            Some(flag) => self.process_of(flag),
+            None => self.processes.values().next(),
+        };
+        // All of its processes have ended: what was known of them holds.
+        if let (Some(_), None, Some(last)) = (lead, process, &open.concluded) {
+            return Some(Incident {
+                ts,
+                flags: ids(&open.flags),
+                ..last.as_ref().clone()
+            });
+        }
         let mut pids: Vec<u32> = Vec::new();
         for flag in &flags {
             if !pids.contains(&flag.process.pid) {
                 pids.push(flag.process.pid);
             }
         }
-        let threads = process
-            .zip(lead)
-            .map(|(process, flag)| process.threads(flag.metric));
+        let place = Place {
+            pids,
+            ..place(process, lead)
+        };
+        let (moved, causes) = weigh(open, &flags, process, &place, ts);
         Some(Incident {
             ts,
             id: open.id.clone(),
             state: FlagState::Raised,
             service: name.to_owned(),
             since: open.since(ts),
-            flags: open.flags.iter().map(|flag| flag.id.clone()).collect(),
+            flags: ids(&open.flags),
             moved,
-            place: Place {
-                pids,
-                threads: threads.unwrap_or_default(),
-                creators: Vec::new(),
-                rivals,
-            },
+            place,
             causes,
             summary: String::new(),
         })
+    }
+}
+
+fn ids(flags: &[Flag]) -> Vec<String> {
+    flags.iter().map(|flag| flag.id.clone()).collect()
+}
+
+/// Where it happens, within the process that leads.
+fn place(process: Option<&Process>, lead: Option<&Flag>) -> Place {
+    let Some(process) = process else {
+        return Place::default();
+    };
+    Place {
+        pids: Vec::new(),
+        threads: lead.map_or_else(Vec::new, |flag| process.threads(flag.metric)),
+        creators: process.creators(),
+        mapping_bytes: process.mapping_bytes(),
+        rivals: process.rivals(),
     }
 }
 
@@ -319,7 +350,7 @@ fn weigh(
     open: &Open,
     flags: &[Flag],
     process: Option<&Process>,
-    rivals: &[crate::stream::Rival],
+    place: &Place,
     ts: Moment,
 ) -> (Vec<crate::stream::Moved>, Vec<Cause>) {
     let meeting = rhythm::meeting(&rhythm::beats(flags));
@@ -330,7 +361,7 @@ fn weigh(
     };
     let none = history::History::new(ts, 1);
     let history = process.map_or(&none, |process| &process.history);
-    let facts = Facts::new(flags, rivals, history, ts);
+    let facts = Facts::new(flags, place, history, ts);
     let pid = flags.first().map_or(0, |flag| flag.process.pid);
     let mut moved = facts.moved();
     moved.truncate(MOST_MOVED);
@@ -402,13 +433,13 @@ fn sentence(incident: &Incident) -> String {
     } = incident;
     let since = figures::time_of_day(*since, *ts);
     let over = if incident.state == FlagState::Cleared {
-        " (it is over)"
+        ", it is over"
     } else {
         ""
     };
     let Some(first) = causes.first() else {
         return format!(
-            "{service}: {} flagged since {since}{over}, and no known cause fits",
+            "{service}: since {since}{over}, {} flagged, and no known cause fits",
             flags.len()
         );
     };
@@ -416,8 +447,13 @@ fn sentence(incident: &Incident) -> String {
         .supporting
         .first()
         .map_or(String::new(), |why| format!(": {why}"));
+    let how_sure = if first.confidence > 0.5 {
+        "probably"
+    } else {
+        "possibly"
+    };
     format!(
-        "{service}: what is flagged since {since}{over} is probably {} ({}){why}",
+        "{service}: since {since}{over}, {how_sure} {} ({}){why}",
         words::cause(first.cause),
         figures::percent(first.confidence),
     )

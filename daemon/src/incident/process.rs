@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     detect::group_name,
-    stream::{Metric, Moment, Part, Rival, Window},
+    stream::{Creator, LongWaits, Metric, Moment, Part, Rival, Window},
 };
 
 /// Windows after which what threads and rivals did counts by half.
@@ -30,7 +30,11 @@ pub struct Process {
     pub history: History,
     pub last: Moment,
     groups: BTreeMap<String, Use>,
-    rivals: BTreeMap<(u32, String), (f64, Rival)>,
+    /// With the number of waits, and their sum.
+    rivals: BTreeMap<(u32, String), (f64, f64, Rival)>,
+    creators: BTreeMap<String, f64>,
+    /// Calls that map memory, and what they took.
+    mapped: (f64, f64),
 }
 
 /// What threads of one name did lately.
@@ -48,6 +52,8 @@ impl Process {
             last: Moment::default(),
             groups: BTreeMap::new(),
             rivals: BTreeMap::new(),
+            creators: BTreeMap::new(),
+            mapped: (0.0, 0.0),
         }
     }
 
@@ -62,10 +68,23 @@ impl Process {
             used.waited *= fade;
             used.mapped > 1.0 || used.waited > 1.0
         });
-        self.rivals.retain(|_, (ns, _)| {
+        self.rivals.retain(|_, (count, ns, _)| {
+            *count *= fade;
             *ns *= fade;
             *ns > 1.0
         });
+        self.creators.retain(|_, threads| {
+            *threads *= fade;
+            *threads > 0.1
+        });
+        for creator in window.threads.iter().flat_map(|threads| &threads.creators) {
+            self.creates(creator);
+        }
+        let (calls, bytes) = self.mapped;
+        self.mapped = (
+            calls * fade + window.memory.map_calls as f64,
+            bytes * fade + window.memory.reserved_bytes as f64,
+        );
         for rival in window.delay.iter().flat_map(|delay| &delay.rivals) {
             self.meet(rival);
         }
@@ -78,14 +97,34 @@ impl Process {
         if !room && !self.rivals.contains_key(&key) {
             return;
         }
-        let (ns, known) = self
+        let (count, ns, known) = self
             .rivals
             .entry(key)
-            .or_insert_with(|| (0.0, rival.clone()));
+            .or_insert_with(|| (0.0, 0.0, rival.clone()));
+        *count += rival.waits.count as f64;
         *ns += rival.waits.sum_ns as f64;
         if rival.service.is_some() {
             known.service.clone_from(&rival.service);
         }
+    }
+
+    fn creates(&mut self, creator: &Creator) {
+        let room = self.creators.len() < MOST_GROUPS;
+        if room || self.creators.contains_key(&creator.name) {
+            *self.creators.entry(creator.name.clone()).or_default() += creator.threads as f64;
+        }
+    }
+
+    /// Its threads that created most of the new ones over the last windows.
+    pub fn creators(&self) -> Vec<Part> {
+        let parts = self.creators.iter();
+        parts_of(parts.map(|(name, part)| (name.clone(), *part)).collect())
+    }
+
+    /// What a call that maps memory took over the last windows, on average; `None` if there were next to none.
+    pub fn mapping_bytes(&self) -> Option<u64> {
+        let (calls, bytes) = self.mapped;
+        (calls >= 1.0).then(|| (bytes / calls) as u64)
     }
 
     /// Adds a window of one of its threads.
@@ -102,15 +141,17 @@ impl Process {
             .map_or(0.0, |delay| delay.sum_ns as f64);
     }
 
-    /// The other processes that it waited behind most over the last windows, with their times as they count now.
+    /// The other processes that it waited behind most over the last windows, with their waits as they count now.
     pub fn rivals(&self) -> Vec<Rival> {
         let mut rivals: Vec<Rival> = self
             .rivals
             .values()
-            .map(|(ns, rival)| {
-                let mut rival = rival.clone();
-                rival.waits.sum_ns = *ns as u64;
-                rival
+            .map(|(count, ns, rival)| Rival {
+                waits: LongWaits {
+                    count: *count as u64,
+                    sum_ns: *ns as u64,
+                },
+                ..rival.clone()
             })
             .collect();
         rivals.sort_by_key(|rival| std::cmp::Reverse(rival.waits.sum_ns));

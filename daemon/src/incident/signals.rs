@@ -27,6 +27,9 @@ pub const SIGNALS: [Signal; COUNT] = [
     Signal::MajorFaultRate,
 ];
 
+/// Waits in a window from which a share of them says something.
+const LEAST_WAITS: u64 = 10;
+
 /// How many there are.
 pub const COUNT: usize = 21;
 
@@ -57,7 +60,7 @@ pub fn values(window: &Window) -> Values {
         let value = match signal {
             Signal::CommittedBytes => level(memory.standing_committed_bytes.or(kernel.data_bytes)),
             Signal::ReservedBytes => level(memory.standing_reserved_bytes.or(kernel.vm_bytes)),
-            Signal::RssBytes => level(kernel.rss_bytes),
+            Signal::RssBytes => level(kernel.own_rss_bytes()),
             Signal::ThreadsLive => level(threads.map(|t| t.live).or(kernel.threads)),
             Signal::Fds => level(kernel.fds),
             Signal::MappedRate => flow(memory.reserved_bytes),
@@ -73,8 +76,9 @@ pub fn values(window: &Window) -> Values {
             Signal::BehindOwn => behind(|behind| behind.own),
             Signal::BehindIdle => behind(|behind| behind.idle),
             Signal::BehindOthers => behind(|behind| behind.others),
+            // Of next to none, one is a large share.
             Signal::MovedShare => delay
-                .filter(|delay| delay.count > 0)
+                .filter(|delay| delay.count >= LEAST_WAITS)
                 .and_then(|delay| Some(delay.moved? as f64 / delay.count as f64)),
             Signal::Throttled => share(kernel.throttled_ns),
             Signal::Steal => share(kernel.host_steal_ns),

@@ -9,7 +9,7 @@ use crate::{
     histogram::{DelayCounts, Summariser},
     pipeline::Pipeline,
     stream::{
-        Behind, CauseKind, DelaySummary, FlagState, Incident, KernelSummary, LongWaits,
+        Behind, CauseKind, Creator, DelaySummary, FlagState, Incident, KernelSummary, LongWaits,
         MemorySummary, Moment, ProcessId, Record, Rival, Scope, TargetEvent, TargetEventKind,
         ThreadSummary, Window,
     },
@@ -98,6 +98,17 @@ impl Simulation {
         self.finish()
     }
 
+    /// The process ends, and another takes its place.
+    fn restart(&mut self, state: State) {
+        self.ts += WINDOW_S * SECOND;
+        let mut window = self.window(state);
+        window.ended = true;
+        let records = &mut self.records;
+        self.pipeline
+            .judge(&window, &mut |record| records.push(record));
+        self.created = Moment(self.ts);
+    }
+
     fn finish(mut self) -> Vec<Incident> {
         let records = &mut self.records;
         self.pipeline.settle(&mut |record| records.push(record));
@@ -158,6 +169,7 @@ impl Simulation {
                 live: state.threads as u64,
                 created: state.created,
                 exited: state.exited,
+                creators: creators(state.created),
             }),
             kernel: KernelSummary {
                 rss_bytes: Some(self.noisy(state.resident, 0.003) as u64),
@@ -206,18 +218,26 @@ fn from_one(hours: f64, by: f64) -> f64 {
     1.0 + by * (hours - 1.0).max(0.0)
 }
 
-/// The likeliest cause when everything is known, for several seeds.
+/// All new threads are the work of one.
+fn creators(threads: u64) -> Vec<Creator> {
+    let name = "accept-#".to_owned();
+    Vec::from_iter((threads > 0).then_some(Creator { name, threads }))
+}
+
+/// The likeliest cause when everything is known, for several seeds. Gives the last one of these.
 #[track_caller]
-fn is(cause: CauseKind, state: impl Fn(f64) -> State + Copy) {
-    for seed in 0..5 {
+fn is(cause: CauseKind, state: impl Fn(f64) -> State + Copy) -> Incident {
+    let seeds = (0..5).map(|seed| {
         let incidents = Simulation::new(seed).run(state);
-        let Some(last) = incidents.last() else {
+        let Some(last) = incidents.into_iter().next_back() else {
             panic!("seed {seed}: no incident");
         };
         let first = last.causes.first().map(|first| first.cause);
         assert_eq!(first, Some(cause), "seed {seed}: {last:#?}");
         assert!(last.causes[0].confidence >= 0.8, "seed {seed}: {last:#?}");
-    }
+        last
+    });
+    seeds.last().expect("there are five")
 }
 
 #[test]
@@ -255,7 +275,7 @@ fn more_is_mapped_and_given_back() {
 
 #[test]
 fn threads_with_their_stacks_are_leaked_threads() {
-    is(CauseKind::ThreadLeak, |hours| {
+    let incident = is(CauseKind::ThreadLeak, |hours| {
         let more = (240.0 * (from_one(hours, 1.0) - 1.0)).floor();
         State {
             threads: CALM.threads + more,
@@ -265,6 +285,17 @@ fn threads_with_their_stacks_are_leaked_threads() {
             ..CALM
         }
     });
+    let [creator] = incident.place.creators.as_slice() else {
+        panic!("there is one: {:?}", incident.place)
+    };
+    assert_eq!((creator.name.as_str(), creator.share), ("accept-#", 1.0));
+    let evidence = &incident.causes[0].supporting;
+    assert!(
+        evidence
+            .iter()
+            .any(|text| text.contains("all of them by accept-#")),
+        "{evidence:?}"
+    );
 }
 
 #[test]
@@ -431,6 +462,36 @@ fn another_version() {
         "{incidents:#?}"
     );
     assert!(with_restarts(CALM).is_empty(), "the same again");
+}
+
+#[test]
+fn what_was_known_of_a_process_outlives_it() {
+    let leak = |hours: f64| State {
+        committed: CALM.committed * from_one(hours, 0.5),
+        resident: CALM.resident + CALM.committed * (from_one(hours, 0.5) - 1.0),
+        ..CALM
+    };
+    let mut simulation = Simulation::new(1);
+    for i in 0..WINDOWS {
+        simulation.step(leak(i as f64 * WINDOW_S as f64 / 3600.0));
+    }
+    simulation.restart(CALM);
+    for _ in 0..WINDOWS {
+        simulation.step(CALM);
+    }
+    let incidents = simulation.finish();
+    let leaked = incidents.iter().rev().find(|incident| {
+        let last = incidents.first().expect("the leak is one");
+        incident.id == last.id
+    });
+    let leaked = leaked.expect("it is there");
+    assert_eq!(leaked.state, FlagState::Cleared, "{leaked:#?}");
+    assert_eq!(
+        leaked.causes[0].cause,
+        CauseKind::LeakedMemory,
+        "{leaked:#?}"
+    );
+    assert!(leaked.causes[0].confidence >= 0.8, "{leaked:#?}");
 }
 
 #[test]

@@ -58,7 +58,10 @@ fn told(record: &Record) -> Option<Told> {
             process: process_life(&window.process),
             thread: window.thread.as_ref().map(|t| life(t.tid, t.created)),
             ended: window.ended,
-            threads: window.threads.map(|t| (t.live, t.created, t.exited)),
+            threads: window
+                .threads
+                .as_ref()
+                .map(|t| (t.live, t.created, t.exited)),
             waits: window.delay.as_ref().unwrap().count,
             wait_ns: window.delay.as_ref().unwrap().sum_ns,
             reserved: window.memory.reserved_bytes,

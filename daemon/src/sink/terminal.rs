@@ -85,7 +85,7 @@ impl Terminal {
             self.totals.worst_p99_ns = self.totals.worst_p99_ns.max(delay.p99_ns.unwrap_or(0));
         }
         self.totals.mapped += window.memory.reserved_bytes;
-        self.totals.threads += window.threads.map_or(0, |t| t.live);
+        self.totals.threads += window.threads.as_ref().map_or(0, |t| t.live);
         self.totals.period_ns = window.period_ns;
     }
 

@@ -110,9 +110,12 @@ pub struct Place {
     /// Threads with most of what was flagged first, by names with `#` for each number; most first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub threads: Vec<Part>,
-    /// Threads that created most of the new ones, likewise.
+    /// Threads that created most of the new ones lately, likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub creators: Vec<Part>,
+    /// What a call that maps memory took lately, on average.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapping_bytes: Option<u64>,
     /// Other processes that had the CPU when its long waits ended, over the last windows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rivals: Vec<Rival>,

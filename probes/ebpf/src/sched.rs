@@ -9,7 +9,7 @@ use slowburn_common::{
     event::{DelayEvent, Header, kind},
     histogram,
     stats::{Stat, TIMED_SCHED},
-    task::{Histogram, LONG_WAIT_NS, NO_SLOT, SchedRecord, cpu},
+    task::{Histogram, LATEST, LONG_WAIT_NS, NO_SLOT, SchedRecord, cpu},
 };
 
 use crate::{
@@ -194,16 +194,45 @@ fn book(slot: u32, record: &mut SchedRecord, cpu: u16, wait_ns: u64) {
     if wait_ns > record.delay_max_ns {
         record.delay_max_ns = wait_ns;
     }
-    let bucket = histogram::bucket(wait_ns);
-    // The verifier cannot follow the arithmetic of `bucket`; the check costs it and us one compare.
-    if bucket < histogram::BUCKETS
-        && let Some(Histogram(counts)) = histogram_in(slot)
-    {
-        counts[bucket] = counts[bucket].wrapping_add(1);
+    if usize::from(record.latest_count) >= LATEST {
+        flush(slot);
+    }
+    let place = usize::from(record.latest_count);
+    if place < LATEST {
+        // In this order, for whoever reads meanwhile.
+        // SAFETY: both are fields of the record.
+        unsafe {
+            (&raw mut record.latest[place]).write_volatile(histogram::bucket(wait_ns) as u16);
+            (&raw mut record.latest_count).write_volatile(place as u16 + 1);
+        }
     }
     // Last, so that whoever reads this first finds no more moves than waits.
     if record.last_cpu != 0 && record.last_cpu != cpu {
         record.moved = record.moved.wrapping_add(1);
+    }
+}
+
+/// Moves the latest waits of the task in a slot to its histogram. A function of its own in the object as well, since few
+/// switches need it.
+#[inline(never)]
+fn flush(slot: u32) {
+    let (Some(record), Some(Histogram(counts))) = (sched_in(slot), histogram_in(slot)) else {
+        return;
+    };
+    let flushes = &raw mut record.flushes;
+    // SAFETY: fields of the record. Volatile, so that all of it happens between the two changes of `flushes`.
+    unsafe {
+        flushes.write_volatile(record.flushes.wrapping_add(1));
+        for n in 0..LATEST {
+            let bucket = usize::from((&raw const record.latest[n]).read_volatile());
+            // The verifier knows nothing of what was stored; the check costs it and us one compare.
+            if bucket < histogram::BUCKETS {
+                let count = &raw mut counts[bucket];
+                count.write_volatile(count.read_volatile().wrapping_add(1));
+            }
+        }
+        (&raw mut record.latest_count).write_volatile(0);
+        flushes.write_volatile(record.flushes.wrapping_add(1));
     }
 }
 

@@ -85,6 +85,7 @@ impl Accounts {
         let kib = |value: Option<u64>| value.map(|kib| kib * 1024);
         ProcessAccount {
             rss_bytes: kib(status.as_ref().and_then(|s| s.vmrss)),
+            anonymous_bytes: kib(status.as_ref().and_then(|s| s.rssanon)),
             vm_bytes: kib(status.as_ref().and_then(|s| s.vmsize)),
             data_bytes: kib(status.as_ref().and_then(|s| s.vmdata)),
             threads: status.as_ref().map(|s| s.threads),

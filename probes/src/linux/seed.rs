@@ -35,11 +35,11 @@ const MAX_ROUNDS: usize = 20;
 impl Source {
     /// Follows a running process: all its threads, and all that they create from now on.
     ///
-    /// Returns how many tasks were new. Following a process again does no harm.
+    /// Following a process again does no harm.
     ///
     /// # Errors
     /// If the process is gone or cannot be read, or a table is full.
-    pub fn follow(&mut self, pid: u32, service: u32) -> Result<usize, ProbeError> {
+    pub fn follow(&mut self, pid: u32, service: u32) -> Result<(), ProbeError> {
         let gone = |source| ProbeError::Process {
             what: "the threads",
             pid,
@@ -47,21 +47,19 @@ impl Source {
         };
         let process_slot = self.follow_first(pid, service)?;
         let mut seen = HashSet::from([pid]);
-        let mut added = 1;
         for _ in 0..MAX_ROUNDS {
             let mut fresh = false;
             for tid in task_ids(pid).map_err(gone)? {
                 if seen.insert(tid) {
                     fresh = true;
-                    let new = self.follow_task(pid, tid, service, process_slot)?;
-                    added += usize::from(new.is_some());
+                    self.follow_task(pid, tid, service, process_slot)?;
                 }
             }
             if !fresh {
                 break;
             }
         }
-        Ok(added)
+        Ok(())
     }
 
     /// Follows the first thread of a process that runs, and returns the slot of the process. That is the

@@ -287,7 +287,7 @@ impl Source {
     }
 
     /// Passes on what is pending. When a service is found, that is an event for each of its threads.
-    fn hand_over(&mut self, out: &mut Vec<Event>) {
+    pub fn hand_over(&mut self, out: &mut Vec<Event>) {
         if out.is_empty() {
             mem::swap(out, &mut self.pending);
         } else {

@@ -1,10 +1,13 @@
 //! A followed task as the daemon knows it, and what it did since it was last looked at.
 
-use std::mem;
+use std::{
+    mem,
+    sync::atomic::{Ordering, fence},
+};
 
 use slowburn_common::{
     histogram::{BUCKETS, lowest},
-    task::{Behind, LongWaits, Memory},
+    task::{Behind, LATEST, LongWaits, Memory},
 };
 
 use super::{
@@ -12,6 +15,9 @@ use super::{
     tables::{Record, read},
 };
 use crate::event::{Delays, Event, MemoryFlow, Task, ThreadAccount};
+
+/// How often a task's counts are read anew if it waits meanwhile: a reading takes a microsecond, in which it hardly waits 30 times.
+const READINGS: usize = 3;
 
 /// A followed task, as the daemon knows it.
 pub struct Tracked {
@@ -26,6 +32,9 @@ pub struct Tracked {
     delay_sum_ns: u64,
     unknown_count: u32,
     delays: Vec<(u16, u32)>,
+    /// How often the record's latest waits had gone into the histogram by then, and how many of the next were told.
+    flushes: u16,
+    latest_count: u16,
     /// Of these, what was told.
     moved: u32,
     /// Nothing as long as no wait was long.
@@ -49,6 +58,8 @@ impl Tracked {
             delay_sum_ns: 0,
             unknown_count: 0,
             delays: Vec::new(),
+            flushes: 0,
+            latest_count: 0,
             moved: 0,
             behind: None,
             found: 0,
@@ -146,9 +157,8 @@ impl Tracked {
             read!(record.sched, delay_sum_ns),
         );
         let unknown_count = read!(record.sched, unknown_count);
-        let buckets = read!(record.histogram, 0);
         let account = self.take_account(record.kernel_account());
-        let counts = take_added(&buckets, &mut self.delays);
+        let counts = self.take_counts(record, count).unwrap_or_default();
         let found = counts.iter().map(|(_, n)| u64::from(*n)).sum::<u64>();
         self.found += found;
         let sum_ns_now = sum_ns.wrapping_sub(self.delay_sum_ns);
@@ -168,6 +178,41 @@ impl Tracked {
         self.delay_sum_ns = sum_ns;
         self.unknown_count = unknown_count;
         (delays, account)
+    }
+
+    /// What was added to the counts by bucket; nothing if the latest waits go into the histogram again and again meanwhile, and it
+    /// comes with the next sample.
+    fn take_counts(&mut self, record: Record, count: u64) -> Option<Vec<(u16, u32)>> {
+        (0..READINGS).find_map(|_| {
+            let flushes = read!(record.sched, flushes);
+            let (latest, latest_count) = (
+                read!(record.sched, latest),
+                read!(record.sched, latest_count),
+            );
+            // The number of flushes wraps after a million waits.
+            let is_same =
+                flushes == self.flushes && count.wrapping_sub(self.delay_count) <= LATEST as u64;
+            let whole = (!is_same).then(|| read!(record.histogram, 0));
+            // What was read before and after a flush does not belong together.
+            fence(Ordering::Acquire);
+            if flushes % 2 != 0 || read!(record.sched, flushes) != flushes {
+                return None;
+            }
+            let latest = latest.get(..latest_count.into())?;
+            let told = mem::replace(&mut self.latest_count, latest_count);
+            self.flushes = flushes;
+            Some(match whole {
+                None => take_latest(latest.get(told.into()..)?, &mut self.delays),
+                Some(mut counts) => {
+                    for bucket in latest {
+                        if let Some(count) = counts.get_mut(usize::from(*bucket)) {
+                            *count = count.wrapping_add(1);
+                        }
+                    }
+                    take_added(&counts, &mut self.delays)
+                }
+            })
+        })
     }
 
     /// What was added to the moves, of so many waits at most. They are booked after the wait and read before it, so that there
@@ -193,6 +238,24 @@ impl Tracked {
             idle: take_long(&mut told.idle, now.idle, &mut room),
             others: take_long(&mut told.others, now.others, &mut room),
         }
+    }
+}
+
+/// Adds waits to counts by bucket that were taken before, and tells them likewise.
+fn take_latest(latest: &[u16], kept: &mut Vec<(u16, u32)>) -> Vec<(u16, u32)> {
+    let mut added: Vec<(u16, u32)> = Vec::new();
+    for &bucket in latest {
+        add_one(&mut added, bucket);
+        add_one(kept, bucket);
+    }
+    added
+}
+
+/// Adds a wait to ascending counts by bucket.
+fn add_one(counts: &mut Vec<(u16, u32)>, bucket: u16) {
+    match counts.binary_search_by_key(&bucket, |(bucket, _)| *bucket) {
+        Ok(place) => counts[place].1 = counts[place].1.wrapping_add(1),
+        Err(place) => counts.insert(place, (bucket, 1)),
     }
 }
 
@@ -267,6 +330,21 @@ mod tests {
     }
 
     impl Kept {
+        /// Books a wait's bucket as the kernel side does.
+        fn note(&mut self, wait_ns: u64) {
+            let sched = &mut *self.sched;
+            if usize::from(sched.latest_count) == LATEST {
+                for bucket in sched.latest {
+                    let count = &mut self.histogram.0[usize::from(bucket)];
+                    *count = count.wrapping_add(1);
+                }
+                sched.latest_count = 0;
+                sched.flushes = sched.flushes.wrapping_add(2);
+            }
+            sched.latest[usize::from(sched.latest_count)] = bucket(wait_ns) as u16;
+            sched.latest_count += 1;
+        }
+
         fn record(&mut self) -> Record {
             Record {
                 sched: NonNull::from(&mut *self.sched),
@@ -309,13 +387,49 @@ mod tests {
         (record.sched.delay_count, record.sched.delay_sum_ns) = (1, 40);
         let first = delays_of(&mut tracked, &mut record).expect("it waited");
         assert_eq!((first.counts.len(), first.sum_ns), (0, 40));
-        record.histogram.0[bucket(40)] = 1;
+        record.note(40);
         let second = delays_of(&mut tracked, &mut record).expect("its bucket is filled now");
         assert_eq!((second.counts.len(), second.sum_ns), (1, 0));
         assert!(
             delays_of(&mut tracked, &mut record).is_none(),
             "and that is all"
         );
+    }
+
+    #[test]
+    fn nothing_is_taken_while_the_latest_go_into_the_histogram() {
+        let (mut record, mut tracked) = nobody();
+        (record.sched.delay_count, record.sched.delay_sum_ns) = (1, 40);
+        record.note(40);
+        record.sched.flushes = 1;
+        let first = delays_of(&mut tracked, &mut record).expect("it waited");
+        assert_eq!((first.counts.len(), first.sum_ns), (0, 40));
+        record.histogram.0[bucket(40)] = 1;
+        (record.sched.latest_count, record.sched.flushes) = (0, 2);
+        let second = delays_of(&mut tracked, &mut record).expect("they are there now");
+        assert_eq!(second.counts, [(bucket(40) as u16, 1)]);
+    }
+
+    /// So many waits later the number of flushes is the same again, and the latest are others.
+    #[test]
+    fn the_number_of_flushes_wraps() {
+        let (mut record, mut tracked) = nobody();
+        let mut wait = |times: u64| {
+            for _ in 0..times {
+                record.sched.delay_count += 1;
+                record.note(40);
+            }
+            let delays = delays_of(&mut tracked, &mut record).expect("it waited");
+            delays
+                .counts
+                .iter()
+                .map(|(_, n)| u64::from(*n))
+                .sum::<u64>()
+        };
+        assert_eq!(wait(5), 5);
+        let round = (1 << 15) * LATEST as u64;
+        assert_eq!(wait(round), round);
+        assert_eq!(wait(round + 7), round + 7);
     }
 
     fn buckets(counts: &[(u16, u32)]) -> [u32; BUCKETS] {
@@ -383,7 +497,7 @@ mod tests {
 
         /// Waits are booked step by step, as the kernel side does, and the record is read before any of the steps.
         #[test]
-        fn waits_are_told_once_whenever_they_are_read(waits in prop::collection::vec((0..1_000_u64, 0..32_u8), 1..50)) {
+        fn waits_are_told_once_whenever_they_are_read(waits in prop::collection::vec((0..1_000_u64, prop_oneof![3 => Just(0), 1 => 0..32_u8]), 1..300)) {
             let (mut record, mut tracked) = nobody();
             let mut told = Vec::new();
             for &(wait, reads) in &waits {
@@ -395,7 +509,7 @@ mod tests {
                         0 => record.sched.delay_count += 1,
                         1 => record.sched.delay_sum_ns += wait,
                         2 => record.sched.delay_max_ns = record.sched.delay_max_ns.max(wait),
-                        3 => record.histogram.0[bucket(wait)] += 1,
+                        3 => record.note(wait),
                         _ => {}
                     }
                 }
@@ -434,7 +548,7 @@ mod tests {
                     match step {
                         0 => record.sched.delay_count += 1,
                         1 => record.sched.delay_sum_ns += wait,
-                        2 => record.histogram.0[bucket(wait)] += 1,
+                        2 => record.note(wait),
                         3 => record.sched.moved += u32::from(kind & 1),
                         4 => for part in long.into_iter().skip(kind.into()).take(1) {
                             part.count += 1;

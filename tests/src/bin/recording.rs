@@ -328,6 +328,7 @@ impl Windows {
                 live: threads,
                 created: 0,
                 exited: 0,
+                ..ThreadSummary::default()
             }),
             kernel: KernelSummary {
                 rss_bytes: standing,

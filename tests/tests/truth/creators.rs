@@ -73,7 +73,7 @@ fn threads_that_start_threads() {
             .process_windows(watched.pid)
             .pop()
             .expect("windows");
-        let live = last.threads.expect("a process has threads").live;
+        let live = last.threads.as_ref().expect("a process has threads").live;
         require(&Measure {
             check: "creators::threads_that_start_threads",
             hooks: &watched.hooks,

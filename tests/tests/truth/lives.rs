@@ -117,7 +117,7 @@ fn threads_that_live_for_microseconds() {
     let check = "lives::threads_that_live_for_microseconds";
     for watched in &judged(check, &["brief", "--count", "2000"]) {
         let windows = watched.finished.process_windows(watched.pid);
-        let threads = windows.iter().filter_map(|window| window.threads);
+        let threads = windows.iter().filter_map(|window| window.threads.as_ref());
         let (created, exited) = threads.fold((0, 0), |sum, threads| {
             (sum.0 + threads.created, sum.1 + threads.exited)
         });

@@ -288,7 +288,7 @@ fn tasks() {
             .process_windows(watched.pid)
             .pop()
             .expect("windows");
-        let live = last.threads.expect("a process has threads").live;
+        let live = last.threads.as_ref().expect("a process has threads").live;
         adds_up(
             "tasks",
             &watched.hooks,

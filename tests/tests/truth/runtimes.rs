@@ -141,7 +141,7 @@ fn standing(check: &str, hooks: &str, last: &Window, kernel: &Account) {
 }
 
 fn threads(check: &str, hooks: &str, last: &Window, kernel: &Account) {
-    let ours = last.threads.expect("a process has threads").live;
+    let ours = last.threads.as_ref().expect("a process has threads").live;
     let theirs = kernel.waits.len() as u64;
     require(&Measure {
         check,

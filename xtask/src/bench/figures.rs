@@ -86,6 +86,15 @@ impl fmt::Display for Spread {
     }
 }
 
+/// A number with no more digits than mean something.
+pub fn digits(value: f64) -> String {
+    match value {
+        1000.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
 /// Between the two nearest figures, as far as the rank lies between them.
 fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
     let rank = q * sorted.len().checked_sub(1)? as f64;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Outcome, Setting,
-    figures::{Spread, in_turn},
+    figures::{Spread, digits, in_turn},
     load::{LOADS, Load},
     service::Service,
     tracer::Tracer,
@@ -18,6 +18,11 @@ use super::{
 struct Comparison {
     load: String,
     what: String,
+    /// Loads are measured together or one by one.
+    #[serde(default)]
+    date: String,
+    #[serde(default)]
+    rounds: usize,
     metrics: Vec<Metric>,
 }
 
@@ -55,21 +60,47 @@ fn is_there(name: &str, missing: Option<&str>) -> bool {
 pub fn run(setting: &Setting) -> Result<Outcome> {
     let mut tracers = Tracer::ALL.to_vec();
     tracers.retain(|tracer| is_there(tracer.name(), tracer.missing()));
-    let mut comparisons = Vec::new();
+    let mut comparisons = earlier(setting)?;
     for load in &LOADS {
         if setting.wants(load.name) && is_there(load.name, load.missing()) {
-            comparisons.push(compare_load(setting, load, &tracers)?);
+            replace(&mut comparisons, compare_load(setting, load, &tracers)?);
         }
     }
     for service in Service::ALL {
         if setting.wants(service.name()) && is_there(service.name(), service.missing()) {
-            comparisons.push(compare_service(setting, service, &tracers)?);
+            replace(
+                &mut comparisons,
+                compare_service(setting, service, &tracers)?,
+            );
         }
     }
     Ok(Outcome {
         tables: comparisons.iter().map(Comparison::table).collect(),
         results: serde_json::to_value(comparisons)?,
     })
+}
+
+/// What was measured before and is not asked for now: it stays as it is.
+fn earlier(setting: &Setting) -> Result<Vec<Comparison>> {
+    let path = setting.scratch.join("overhead.json");
+    let Ok(text) = fs::read_to_string(&path) else {
+        return Ok(Vec::new());
+    };
+    let Results { results } = serde_json::from_str(&text)
+        .with_context(|| format!("cannot read {}; remove it", path.display()))?;
+    Ok(results)
+}
+
+/// Puts a comparison in the place of an earlier one of the same load.
+fn replace(comparisons: &mut Vec<Comparison>, new: Comparison) {
+    match comparisons.iter_mut().find(|old| old.load == new.load) {
+        Some(old) => *old = new,
+        None => comparisons.push(new),
+    }
+}
+
+fn today() -> String {
+    jiff::Zoned::now().date().to_string()
 }
 
 /// One line for each load, for those who read no more; none if nothing was measured yet.
@@ -109,6 +140,8 @@ fn compare_load(setting: &Setting, load: &'static Load, tracers: &[Tracer]) -> R
     let comparison = Comparison {
         load: load.name.into(),
         what: load.what.into(),
+        date: today(),
+        rounds: setting.rounds,
         metrics: vec![Metric::of("ns each", tracers, figures)],
     };
     print!("{}", comparison.table());
@@ -133,6 +166,8 @@ fn compare_service(setting: &Setting, service: Service, tracers: &[Tracer]) -> R
     let comparison = Comparison {
         load: service.name().into(),
         what: service.what().into(),
+        date: today(),
+        rounds: setting.rounds,
         metrics: vec![
             metric("requests a second", |served| served.per_second),
             metric("p99 in ms", |served| served.p99_ms),
@@ -164,7 +199,7 @@ impl Metric {
 impl Comparison {
     /// In Markdown.
     fn table(&self) -> String {
-        let mut text = String::new();
+        let mut text = format!("\n{} ({} rounds, {}):\n", self.what, self.rounds, self.date);
         for metric in &self.metrics {
             let _ = write!(
                 text,
@@ -172,8 +207,8 @@ impl Comparison {
                 self.load, metric.name
             );
             for row in &metric.rows {
-                let (name, median) = (row.tracer.name(), row.absolute.median);
-                let _ = writeln!(text, "| {name} | {median:.4} | {} |", row.ratio);
+                let (name, median) = (row.tracer.name(), digits(row.absolute.median));
+                let _ = writeln!(text, "| {name} | {median} | {} |", row.ratio);
             }
         }
         text

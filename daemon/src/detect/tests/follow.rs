@@ -113,6 +113,7 @@ fn what_was_raised_has_passed_its_rules() {
             live,
             created: 0,
             exited: 0,
+            ..ThreadSummary::default()
         });
         window
     }));

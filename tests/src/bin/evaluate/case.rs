@@ -131,6 +131,7 @@ impl Case {
                 live: reading.threads_live,
                 created: reading.threads_created,
                 exited: reading.threads_exited,
+                ..ThreadSummary::default()
             }),
             kernel: KernelSummary {
                 rss_bytes: reading.rss_bytes,

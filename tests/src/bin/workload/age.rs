@@ -8,7 +8,13 @@ use std::{
     fs::File,
     hint::black_box,
     process::{Child, Command},
-    ptr, thread,
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+        mpsc::channel,
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -31,6 +37,8 @@ pub enum Course {
     Leak,
     /// A cache fills up, and is full
     Cache,
+    /// The same of a new version, which keeps three times as much
+    Release,
     /// Address space is taken and never touched
     Arena,
     /// Address space is taken and given back as a whole, again and again
@@ -55,6 +63,10 @@ pub enum Course {
     Job,
     /// A lot is mapped for a moment, now and then
     Bursts,
+    /// Two threads map a lot for a moment, the one in each second interval of the other, and at the same time
+    Resonance,
+    /// The same, in turns
+    Turns,
     /// A program is run at regular intervals, and takes longer each time
     Overlap,
     /// A program is run at regular intervals, and ends long before its next run
@@ -69,8 +81,14 @@ pub enum Course {
     Neighbour,
     /// Takes as much of one CPU as before
     Tenant,
-    /// Threads are sent from CPU to CPU more and more often
+    /// Needs more and more CPU time, on all CPUs: for a quota that is too small in the end
+    Demand,
+    /// Needs as much CPU time as before
+    Frugal,
+    /// Two threads, each on a CPU of its own, change places more and more often
     Migration,
+    /// They do so as often as before
+    Shuttle,
 }
 
 /// Follows a course.
@@ -112,6 +130,12 @@ struct Service {
     /// How many jobs or bursts there were.
     runs: u32,
     rate: f64,
+    /// Of a CPU, in thousandths, that each thread of [`Service::work_on_two`] takes.
+    share: Arc<AtomicU32>,
+    /// Those it may use, before it keeps itself to some.
+    cpus: Vec<usize>,
+    /// The threads that change places.
+    movable: Vec<i32>,
 }
 
 impl Service {
@@ -125,6 +149,9 @@ impl Service {
             jobs: Vec::new(),
             runs: 0,
             rate: 1.0,
+            share: Arc::default(),
+            cpus: crew::cpus()?,
+            movable: Vec::new(),
         };
         // What a service has anyway.
         service.map(64 * MIB, true)?;
@@ -137,10 +164,8 @@ impl Service {
         let grown = ((way - 0.25) / 0.75).max(0.0);
         match self.course {
             Course::Leak => self.hold((64.0 + 192.0 * grown) as usize, true),
-            Course::Cache => {
-                let filled = 1.0 - (-12.0 * way).exp();
-                self.hold((64.0 + 128.0 * filled) as usize, true)
-            }
+            Course::Cache => self.hold((64.0 + 128.0 * filled(way)) as usize, true),
+            Course::Release => self.hold((192.0 + 384.0 * filled(way)) as usize, true),
             Course::Arena => self.hold((64.0 + 192.0 * grown) as usize, false),
             Course::ArenaSaw => {
                 let part = (20.0 * way).fract();
@@ -172,6 +197,8 @@ impl Service {
                 let now = self.random.f64() < 0.05;
                 self.burst_if(now)
             }
+            Course::Resonance => self.two_jobs(seconds, 0.0),
+            Course::Turns => self.two_jobs(seconds, 0.5),
             Course::Overlap => self.spawn(way, seconds, 0.5 + 2.5 * grown),
             Course::Timer => self.spawn(way, seconds, 0.5),
             Course::Own => self.compete((2.0 + 6.0 * grown) as usize),
@@ -185,7 +212,10 @@ impl Service {
                 hog(0.5);
                 Ok(())
             }
-            Course::Migration => migrate(grown),
+            Course::Demand => self.work_on_two(0.2 + 0.6 * grown),
+            Course::Frugal => self.work_on_two(0.2),
+            Course::Migration => self.change_places(40.0 * grown),
+            Course::Shuttle => self.change_places(20.0),
         }
     }
 
@@ -282,6 +312,25 @@ impl Service {
         Ok(())
     }
 
+    /// Two threads that map a lot at regular intervals, the second in each second one, and so much of an interval later.
+    fn two_jobs(&mut self, seconds: Duration, later: f64) -> anyhow::Result<()> {
+        let every = seconds / 32;
+        for (name, every, later) in [("gc", every, 0.0), ("report", 2 * every, later)] {
+            if self.threads == 2 {
+                break;
+            }
+            let first = Instant::now() + every.mul_f64(later);
+            thread::Builder::new().name(name.into()).spawn(move || {
+                for next in (1..).map(|run| first + run * every) {
+                    thread::sleep(next.saturating_duration_since(Instant::now()));
+                    black_box(&vec![1_u8; 48 * MIB]);
+                }
+            })?;
+            self.threads += 1;
+        }
+        Ok(())
+    }
+
     /// Runs a program fifteen times in all, each of which takes so many of the intervals.
     fn spawn(&mut self, way: f64, seconds: Duration, intervals: f64) -> anyhow::Result<()> {
         const RUNS: f64 = 15.0;
@@ -313,6 +362,52 @@ impl Service {
         Ok(())
     }
 
+    /// Two busy threads that are sent to each other's CPU, so many times.
+    fn change_places(&mut self, times: f64) -> anyhow::Result<()> {
+        while self.threads < 2 {
+            let (sender, tid) = channel();
+            thread::Builder::new()
+                .name(format!("handler-{}", self.threads))
+                .spawn(move || {
+                    let _ = sender.send(crew::own_tid());
+                    loop {
+                        spin(Duration::from_millis(2));
+                        thread::sleep(Duration::from_millis(2));
+                    }
+                })?;
+            self.movable.push(tid.recv()?);
+            self.threads += 1;
+        }
+        for _ in 0..times as usize {
+            self.cpus.rotate_left(1);
+            for (tid, cpu) in self.movable.iter().zip(&self.cpus) {
+                crew::pin_thread(*tid, *cpu);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Two threads that each take a share of a CPU, of each 20 ms.
+    fn work_on_two(&mut self, share: f64) -> anyhow::Result<()> {
+        const TURN: Duration = Duration::from_millis(20);
+        self.share.store((share * 1000.0) as u32, Ordering::Relaxed);
+        while self.threads < 2 {
+            let share = Arc::clone(&self.share);
+            thread::Builder::new()
+                .name(format!("handler-{}", self.threads))
+                .spawn(move || {
+                    loop {
+                        let busy = TURN * share.load(Ordering::Relaxed) / 1000;
+                        spin(busy);
+                        thread::sleep(TURN.saturating_sub(busy));
+                    }
+                })?;
+            self.threads += 1;
+        }
+        Ok(())
+    }
+
     fn end(&mut self) {
         for job in &mut self.jobs {
             let _ = job.kill();
@@ -321,14 +416,9 @@ impl Service {
     }
 }
 
-/// Sends itself to another CPU, up to so many times a step.
-fn migrate(grown: f64) -> anyhow::Result<()> {
-    let cpus = crew::cpus()?;
-    for i in 0..(40.0 * grown) as usize {
-        crew::pin(cpus[i % cpus.len()]);
-        spin(Duration::from_micros(100));
-    }
-    Ok(())
+/// How full a cache is: half after a seventeenth of the time.
+fn filled(way: f64) -> f64 {
+    1.0 - (-12.0 * way).exp()
 }
 
 fn pin_to_first() {

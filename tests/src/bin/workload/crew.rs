@@ -5,7 +5,7 @@ use std::{
     thread::{self, Builder},
 };
 
-use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
 
 /// What a thread does, and what it says about it.
@@ -54,7 +54,16 @@ pub fn cpus() -> anyhow::Result<Vec<usize>> {
 
 /// Keeps the calling thread on one CPU. False if that is refused.
 pub fn pin(cpu: usize) -> bool {
+    sched_setaffinity(None, &only(cpu)).is_ok()
+}
+
+/// Keeps another thread on one CPU. False if that is refused.
+pub fn pin_thread(tid: i32, cpu: usize) -> bool {
+    sched_setaffinity(Pid::from_raw(tid), &only(cpu)).is_ok()
+}
+
+fn only(cpu: usize) -> CpuSet {
     let mut one = CpuSet::new();
     one.set(cpu);
-    sched_setaffinity(None, &one).is_ok()
+    one
 }
