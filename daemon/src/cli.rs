@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use bytesize::ByteSize;
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
-use slowburn_probes::linux::{Family, Need, Preference};
+use slowburn_probes::{
+    etw::target::Wanted,
+    linux::{Family, Need, Preference},
+};
 
 use crate::{attach::Target, diff::period::Part};
 
@@ -41,8 +44,10 @@ pub enum Command {
     Services(Services),
     /// Say what this host supports, what is missing and how to get it
     Doctor(Doctor),
-    /// Run a recorded stream through windows, detector and sinks again
-    Replay(Replay),
+    /// Run a recorded stream, or a recording of Windows (.etl), through windows, detector and sinks
+    Replay(Box<Replay>),
+    /// Say what a recording of Windows (.etl) holds, what was lost, and what it lacks for a replay
+    Inspect(Inspect),
     /// Compare two periods of recordings: before and after a release, healthy and sick, yesterday and today
     Diff(Diff),
     /// Explain a flag of a recording: the series, what the rules asked for, and what it had
@@ -164,8 +169,29 @@ pub struct Doctor {
 /// `slowburn replay`
 #[derive(Debug, Args)]
 pub struct Replay {
-    /// A recorded stream; - for standard input
+    /// A recorded stream (- for standard input), or a recording of Windows (.etl) with what to follow in it
     pub file: PathBuf,
+    /// Of a recording of Windows: follow a service by name, or else processes with that name
+    #[arg(long, value_name = "NAME", group = "target", value_parser = name)]
+    pub service: Option<String>,
+    /// Of a recording of Windows: follow processes by the name of their program, with or without .exe
+    #[arg(long, value_name = "NAME", group = "target", value_parser = name)]
+    pub process: Option<String>,
+    /// Of a recording of Windows: follow a process by id; may be repeated
+    #[arg(long, value_name = "PID", group = "target", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Vec<u32>,
+    /// Of a recording of Windows: length of a window
+    #[arg(long, value_name = "TIME", default_value = WINDOW, value_parser = window)]
+    pub window: Duration,
+    /// Of a recording of Windows: which single events become records, besides windows and flags
+    #[arg(long, value_enum, default_value_t = EVENTS)]
+    pub events: Events,
+    /// With --events slow: the smallest allocation that is a record
+    #[arg(long, value_name = "SIZE", default_value = MIN_MAPPING, value_parser = mapping_size)]
+    pub min_mapping: u64,
+    /// With --events slow: the shortest wait for a CPU that is a record
+    #[arg(long, value_name = "TIME", default_value = SLOW, value_parser = slow)]
+    pub slow: Duration,
     /// Where the JSON lines go: a file, which is appended to, or - for standard output
     #[arg(short, long, value_name = "FILE|-", default_value = "-")]
     pub output: PathBuf,
@@ -175,6 +201,20 @@ pub struct Replay {
     /// Show nothing but errors on standard error
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// `slowburn inspect`
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// A recording of Windows (.etl)
+    #[arg(required_unless_present = "profile")]
+    pub file: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Print a profile for Windows Performance Recorder, with which a recording has all that a replay takes
+    #[arg(long, conflicts_with_all = ["file", "json"])]
+    pub profile: bool,
 }
 
 /// `slowburn diff`
@@ -282,6 +322,19 @@ impl Diff {
             return Err("the end of standard input is not known before it has been read: -TIME takes a file".into());
         }
         Ok(())
+    }
+}
+
+impl Replay {
+    /// What to follow in a recording of Windows. clap has made sure that there is at most one kind.
+    pub fn wanted(&self) -> Option<Wanted> {
+        if let Some(name) = &self.service {
+            Some(Wanted::Service(name.clone()))
+        } else if let Some(name) = &self.process {
+            Some(Wanted::Process(name.clone()))
+        } else {
+            (!self.pid.is_empty()).then(|| Wanted::Pids(self.pid.clone()))
+        }
     }
 }
 

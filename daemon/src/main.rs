@@ -8,7 +8,7 @@ use std::{
 use clap::{CommandFactory, FromArgMatches, parser::ValueSource};
 use slowburn::{
     cli::{Cli, Command},
-    commands::{check_config, diff, doctor, explain, fail, replay, run, schema, services},
+    commands::{check_config, diff, doctor, explain, fail, inspect, replay, run, schema, services},
 };
 use tracing_subscriber::filter::LevelFilter;
 
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Services(options) => services::run(options),
         Command::Doctor(options) => doctor::run(options),
         Command::Replay(options) => replay::run(options),
+        Command::Inspect(options) => inspect::run(options),
         Command::Diff(options) => {
             return diff::run(options).unwrap_or_else(|error| fail(&error));
         }

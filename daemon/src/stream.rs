@@ -1163,6 +1163,9 @@ pub enum LossClass {
     /// Runs of programs that the kernel has left out, for whatever process of the host: so many calls may be missing from
     /// the counts. Sizes and the number of waits are not affected.
     SkippedRun,
+    /// Events that the tracing facility of Windows has lost, or times that this was noticed: waits that may be spoilt by it are
+    /// in `delay.unknown_count`.
+    Trace,
     /// Records that could not be written to the output.
     Output,
     /// Series of windows that the detector had no room for.
@@ -1180,6 +1183,7 @@ impl From<Class> for LossClass {
             Class::Task => Self::Task,
             Class::NegativeWait => Self::NegativeWait,
             Class::SkippedRun => Self::SkippedRun,
+            Class::Trace => Self::Trace,
         }
     }
 }

@@ -241,6 +241,8 @@ pub enum Class {
     NegativeWait,
     /// Runs of programs that the kernel has left out, for whatever process of the host.
     SkippedRun,
+    /// Events of the operating system that its tracing facility has lost.
+    Trace,
 }
 
 /// Something that happened, or a reading.

@@ -3,6 +3,7 @@
 //! A source turns what the kernel tells it into [`event::Event`]s, the one vocabulary that the rest of
 //! slowburn understands. Nothing outside this crate names eBPF, ETW, or `/proc` counters.
 
+pub mod etw;
 pub mod event;
 #[cfg(target_os = "linux")]
 pub mod linux;

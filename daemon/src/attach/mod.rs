@@ -62,6 +62,8 @@ pub enum Rule {
     Process,
     /// A process id.
     Pid,
+    /// The table of services in a recording of Windows.
+    Service,
 }
 
 impl fmt::Display for Rule {
@@ -72,6 +74,7 @@ impl fmt::Display for Rule {
             Self::Cgroup => "cgroup",
             Self::Process => "process",
             Self::Pid => "pid",
+            Self::Service => "service",
         })
     }
 }

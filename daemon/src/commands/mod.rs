@@ -4,6 +4,7 @@ pub mod check_config;
 pub mod diff;
 pub mod doctor;
 pub mod explain;
+pub mod inspect;
 pub mod replay;
 pub mod run;
 pub mod schema;

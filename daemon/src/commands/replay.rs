@@ -7,6 +7,8 @@
 //! There is no thread for writing, as the daemon has: nothing is lost by waiting for the output, and handing blocks over
 //! costs more than it gains.
 
+mod windows;
+
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -16,9 +18,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use clap::{CommandFactory, error::ErrorKind};
 
 use crate::{
-    cli::{self, Replay},
+    cli::{self, Cli, Replay},
     commands::check_config,
     detect::{Config, Detector},
     pipeline::Pipeline,
@@ -37,6 +40,14 @@ const BUFFER: usize = 64 << 10;
 /// If the recording cannot be read or is not one, or the output cannot be written. In the first case everything before has
 /// been replayed.
 pub fn run(options: &Replay) -> anyhow::Result<()> {
+    if windows::is_recording(&options.file) {
+        return windows::run(options);
+    }
+    if options.wanted().is_some() {
+        usage(
+            "all services of a recorded stream are replayed: --service, --process and --pid are for recordings of Windows",
+        );
+    }
     let path = cli::file(&options.output);
     let terminal = Terminal::new(options.quiet, path.is_none() && io::stdout().is_terminal());
     let policy = match &options.config {
@@ -60,6 +71,13 @@ pub fn run(options: &Replay) -> anyhow::Result<()> {
         (Err(End::Recording(error)), Ok(())) => Err(error),
         (Ok(()), Ok(())) => Ok(()),
     }
+}
+
+/// Ends with an error that is the user's.
+fn usage(complaint: &str) -> ! {
+    Cli::command()
+        .error(ErrorKind::ValueValidation, complaint)
+        .exit()
 }
 
 fn open_source(path: &Path) -> anyhow::Result<(File, String)> {
