@@ -194,9 +194,7 @@ fn book(slot: u32, record: &mut SchedRecord, cpu: u16, wait_ns: u64) {
     if wait_ns > record.delay_max_ns {
         record.delay_max_ns = wait_ns;
     }
-    if usize::from(record.latest_count) >= LATEST {
-        flush(slot);
-    }
+    // It is always less than that; the verifier does not know.
     let place = usize::from(record.latest_count);
     if place < LATEST {
         // In this order, for whoever reads meanwhile.
@@ -205,6 +203,10 @@ fn book(slot: u32, record: &mut SchedRecord, cpu: u16, wait_ns: u64) {
             (&raw mut record.latest[place]).write_volatile(histogram::bucket(wait_ns) as u16);
             (&raw mut record.latest_count).write_volatile(place as u16 + 1);
         }
+    }
+    // Not before: that `record` is changed elsewhere meanwhile the compiler does not see, and each 31st wait would be lost.
+    if place == LATEST - 1 {
+        flush(slot);
     }
     // Last, so that whoever reads this first finds no more moves than waits.
     if record.last_cpu != 0 && record.last_cpu != cpu {

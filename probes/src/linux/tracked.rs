@@ -333,6 +333,8 @@ mod tests {
         /// Books a wait's bucket as the kernel side does.
         fn note(&mut self, wait_ns: u64) {
             let sched = &mut *self.sched;
+            sched.latest[usize::from(sched.latest_count)] = bucket(wait_ns) as u16;
+            sched.latest_count += 1;
             if usize::from(sched.latest_count) == LATEST {
                 for bucket in sched.latest {
                     let count = &mut self.histogram.0[usize::from(bucket)];
@@ -341,8 +343,6 @@ mod tests {
                 sched.latest_count = 0;
                 sched.flushes = sched.flushes.wrapping_add(2);
             }
-            sched.latest[usize::from(sched.latest_count)] = bucket(wait_ns) as u16;
-            sched.latest_count += 1;
         }
 
         fn record(&mut self) -> Record {
