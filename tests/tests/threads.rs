@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use slowburn::stream::{Record, ThreadEventKind};
+use slowburn::{
+    detect::group_name,
+    stream::{Record, ThreadEventKind},
+};
 use slowburn_tests::{
     Daemon, Workload, eventually, needs_tracing, number, slowburn, status, stderr_of,
 };
@@ -31,7 +34,8 @@ fn short_threads(extra: &[&str]) {
             .iter()
             .map(|creator| (creator.name.as_str(), creator.threads))
             .collect();
-        assert_eq!(creators, [(workload.name(), summary.created)]);
+        let name = group_name(workload.name());
+        assert_eq!(creators, [(name.as_str(), summary.created)]);
     }
     // The first window began with one thread; what is alive follows from what came and went.
     let mut live = 1;
