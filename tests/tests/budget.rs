@@ -203,10 +203,24 @@ fn waits_are_back_when_it_is_quiet_and_none_is_false() {
     assert!(counted.abs_diff(kernel) <= 20, "{counted} and {kernel}");
 }
 
+/// How often the machine may be so busy that the hooks are off again before the calls are made.
+const ATTEMPTS: usize = 3;
+
 #[test]
 fn calls_are_counted_again_when_it_is_paid() {
     needs_tracing!();
     let _timed = Timed::start();
+    for _ in 0..ATTEMPTS {
+        match calls_after_a_storm() {
+            Ok(()) => return,
+            Err(why) => println!("{why}"),
+        }
+    }
+    panic!("the hooks were off again {ATTEMPTS} times");
+}
+
+/// An error if the hooks were off again while the calls were made.
+fn calls_after_a_storm() -> Result<(), String> {
     let mut storm = Workload::start(&["mappings", "--rate", "100000", "--seconds", "4"]);
     let mut steady = Workload::start(&["mappings", "--rate", "500", "--seconds", "2"]);
     let pid = steady.pid();
@@ -239,6 +253,11 @@ fn calls_are_counted_again_when_it_is_paid() {
     );
     let finished = daemon.stop();
     every_step_is_told(&finished);
+    let off =
+        |change: &&BudgetChange| change.ts.0 > back.ts.0 && change.after.memory == MemoryStep::Off;
+    if let Some(change) = changes(&finished.lines).iter().find(off) {
+        return Err(format!("off again: {change:?}"));
+    }
     let windows = finished.process_windows(pid);
     let calls: u64 = windows.iter().map(|window| window.memory.map_calls).sum();
     let made = number(&facts, "map");
@@ -260,4 +279,5 @@ fn calls_are_counted_again_when_it_is_paid() {
         standing, last.kernel.vm_bytes,
         "nothing is missing of the size"
     );
+    Ok(())
 }

@@ -360,21 +360,26 @@ impl Machine {
     }
 
     /// A guest that ends without a verdict gets a second chance, which is said: emulated processors now and then run
-    /// stale code when the kernel patches its own (`guest/run-truth.sh`). What slowburn does wrong shows again.
+    /// stale code when the kernel patches its own (`guest/run-truth.sh`). They then take turns, so that none runs while another
+    /// patches. What slowburn does wrong shows again.
     fn run(&self, cell: &Cell, plan: &Plan) -> Result<Verdict> {
-        self.attempt(cell, plan).or_else(|error| {
-            println!("{}: no verdict: {error:#}; once more", cell.name());
-            self.attempt(cell, plan)
-        })
+        self.attempt(cell, plan, Processors::AtOnce)
+            .or_else(|error| {
+                println!(
+                    "{}: no verdict: {error:#}; once more, with processors that take turns",
+                    cell.name()
+                );
+                self.attempt(cell, plan, Processors::InTurn)
+            })
     }
 
-    fn attempt(&self, cell: &Cell, plan: &Plan) -> Result<Verdict> {
+    fn attempt(&self, cell: &Cell, plan: &Plan, processors: Processors) -> Result<Verdict> {
         let kernel = self.cache.kernel(cell.kernel)?;
         let directory = self.cache.place("console").join(cell.name());
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
         let mut qemu = self.qemu.command();
-        self.configure(&mut qemu, &kernel, &arguments(cell, plan));
+        self.configure(&mut qemu, processors, &kernel, &arguments(cell, plan));
         let ended = watch(qemu.current_dir(&directory), plan.timeout);
         if ended.is_err() {
             println!("the end of its console:");
@@ -395,7 +400,13 @@ impl Machine {
 
     /// What is the same for all guests, except the kernel. The serial ports are the kernel's console, what
     /// the tests print, and their report.
-    fn configure(&self, qemu: &mut Command, kernel: &Path, arguments: &str) {
+    fn configure(
+        &self,
+        qemu: &mut Command,
+        processors: Processors,
+        kernel: &Path,
+        arguments: &str,
+    ) {
         qemu.args([
             "-nodefaults",
             "-no-user-config",
@@ -404,7 +415,8 @@ impl Machine {
             "none",
         ])
         // What /dev/kvm of a nested machine offers may hang its guests; emulation always works.
-        .args(["-accel", "tcg,thread=multi", "-machine", "q35,hpet=off"])
+        .args(["-accel", processors.accelerator()])
+        .args(["-machine", "q35,hpet=off"])
         .args(["-cpu", "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt"])
         .args(["-smp", "2", "-m", MEMORY_MIB])
         .args(["-serial", "file:console"])
@@ -416,6 +428,24 @@ impl Machine {
         .arg(&self.initrd)
         .args(["-append", arguments])
         .stdin(Stdio::null());
+    }
+}
+
+/// How a guest's processors are emulated.
+#[derive(Clone, Copy)]
+enum Processors {
+    /// Each by a thread of its own.
+    AtOnce,
+    /// All by the same thread.
+    InTurn,
+}
+
+impl Processors {
+    fn accelerator(self) -> &'static str {
+        match self {
+            Self::AtOnce => "tcg,thread=multi",
+            Self::InTurn => "tcg,thread=single",
+        }
     }
 }
 

@@ -89,6 +89,8 @@ pub struct Detector {
     refused: u64,
     tally: Tally,
     next_sweep: Moment,
+    /// When the newest window so far ended, of whomever.
+    newest: Moment,
     reader: Reader,
     scratch: Scratch,
     findings: Vec<Finding>,
@@ -166,6 +168,7 @@ impl Detector {
             tally: Tally::new(&policy),
             policy,
             next_sweep: Moment::default(),
+            newest: Moment::default(),
             reader: Reader::default(),
             scratch: Scratch::default(),
             findings: Vec::new(),
@@ -349,13 +352,16 @@ impl Detector {
         }
     }
 
-    /// Drops the lives that were not heard of for long, now and then.
+    /// Drops the lives that were not heard of for long, now and then. While nobody was heard of, because the machine slept or
+    /// slowburn did not run, nobody was silent: what counts is the time until the window before this one.
     fn sweep(&mut self, now: Moment, flags: &mut Vec<Flag>) {
+        let until = self.newest;
+        self.newest = until.max(now);
         if now < self.next_sweep {
             return;
         }
         self.next_sweep = Moment(now.0.saturating_add(SWEEP_NS));
-        let silent = |life: &Life| now.0.saturating_sub(life.last.0) > FORGET_NS;
+        let silent = |life: &Life| until.0.saturating_sub(life.last.0) > FORGET_NS;
         let silent: Vec<Key> = self
             .lives
             .iter()

@@ -401,9 +401,12 @@ fn the_end_of_a_life_clears_its_flags_and_a_restart_begins_afresh() {
 fn a_life_whose_last_window_was_lost_is_dropped_in_time() {
     let mut detector = Detector::new(Config::default());
     run(&mut detector, series(1800.0, 5.0, |t| 100.0 + 0.1 * t));
-    let mut other = empty(9000.0, 5.0);
-    other.process.pid = 5;
-    let flags = run(&mut detector, [other]);
+    let others = (1..=9).map(|n| {
+        let mut other = empty(1800.0 + 700.0 * f64::from(n), 5.0);
+        other.process.pid = 5;
+        other
+    });
+    let flags = run(&mut detector, others);
     assert_eq!(kinds(&flags), [(FlagKind::Climb, FlagState::Cleared)]);
     assert_eq!(detector.series, 1);
 }
@@ -437,6 +440,28 @@ fn odd_windows_do_no_harm() {
             run(&mut detector, [window.clone(), of_thread(window, "", 1)]);
         }
     }
+}
+
+/// A machine that slept, or a recording with a hole: what rises afterwards was as high before.
+#[test]
+fn the_past_is_known_after_a_night_without_windows() {
+    let evening = || series(7200.0, 5.0, |t| 500.0 + 300.0 * (t / 600.0).sin());
+    let morning = || {
+        let rise = series(1800.0, 5.0, |t| 200.0 + 580.0 * t / 1800.0);
+        rise.map(|mut window| {
+            window.ts.0 += 10 * 3600 * SECOND;
+            window
+        })
+    };
+    assert_eq!(climbs(&fresh(evening().chain(morning()))), 0);
+    assert_eq!(climbs(&fresh(morning())), 1, "nothing is known of it");
+}
+
+#[test]
+fn windows_may_be_longer_than_what_is_forgotten_after() {
+    let level = |t: f64| 500.0 + 0.01 * t;
+    let windows = series(200.0 * 7200.0, 7200.0, level);
+    assert_eq!(climbs(&fresh(windows)), 1);
 }
 
 #[test]
