@@ -12,6 +12,7 @@
 //! of processes one look at all of them takes a noticeable part of a second: wait for a multiple of
 //! the time that the last look took.
 
+mod apart;
 mod cgroup;
 mod container;
 mod error;
@@ -45,6 +46,7 @@ pub use target::Target;
 pub use unit::UnitFile;
 pub use watch::{CgroupWatch, begun, nurseries};
 
+use apart::tell_apart;
 use process::{NameKind, Snapshot};
 use unit::Manager;
 
@@ -104,7 +106,7 @@ pub fn poll(target: &Target, host: &Host, all: bool) -> Result<Option<Vec<Servic
         found.retain(|service| !service.processes.is_empty());
         found
     };
-    let found = match target {
+    let mut found = match target {
         Target::Service(name) => [units, containers, processes]
             .into_iter()
             .map(|rule| by(rule, name))
@@ -123,7 +125,10 @@ pub fn poll(target: &Target, host: &Host, all: bool) -> Result<Option<Vec<Servic
     match found.len() {
         0 => Ok(None),
         1 => Ok(Some(found)),
-        _ if all => Ok(Some(found)),
+        _ if all => {
+            tell_apart(&mut found);
+            Ok(Some(found))
+        }
         _ => Err(AttachError::Ambiguous {
             target: target.clone(),
             candidates: found,

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 
+use super::apart::tell_apart;
 use super::cgroup;
 use super::host::Host;
 use super::process::Snapshot;
@@ -120,5 +121,7 @@ pub fn begun(target: &Target, host: &Host) -> Vec<Service> {
             files.any(|file| unit::is_meant(&file.unit, &name) && file.is_at(host, &path));
         is_aliased.then(|| Service::unit(host, &nobody, path, Vec::new(), Some(&wanted)))
     };
-    paths.into_iter().filter_map(service).collect()
+    let mut begun: Vec<_> = paths.into_iter().filter_map(service).collect();
+    tell_apart(&mut begun);
+    begun
 }

@@ -217,6 +217,8 @@ fn all_keeps_each_to_its_own() {
     fixture.process(20, 5, "node");
     fixture.process(21, 5, "node");
     let all = find(&process("node"), &fixture.host, true).unwrap();
+    let names: Vec<_> = all.iter().map(|found| found.name.as_str()).collect();
+    assert_eq!(names, ["node (a.service)", "node (pid 20)", "node (pid 8)"]);
     let members = || -> Vec<_> {
         all.iter()
             .map(|found| pids(&found.members(&fixture.host)))

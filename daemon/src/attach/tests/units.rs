@@ -105,6 +105,10 @@ fn one_name_under_two_managers() {
         .map(|found| pids(&found.members(&fixture.host)))
         .collect();
     assert_eq!(members, [[7], [8]]);
+    let names: Vec<_> = all.iter().map(|found| found.name.as_str()).collect();
+    let user =
+        "sync.service (/user.slice/user-1000.slice/user@1000.service/app.slice/sync.service)";
+    assert_eq!(names, ["sync.service (/system.slice/sync.service)", user]);
 }
 
 #[test]
