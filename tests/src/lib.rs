@@ -4,6 +4,7 @@
 //! Nothing here sleeps for a fixed time where it can look whether something has happened.
 
 pub mod address_space;
+pub mod cgroup;
 pub mod software;
 
 use std::{

@@ -253,9 +253,10 @@ fn calls_after_a_storm() -> Result<(), String> {
     );
     let finished = daemon.stop();
     every_step_is_told(&finished);
-    let off =
-        |change: &&BudgetChange| change.ts.0 > back.ts.0 && change.after.memory == MemoryStep::Off;
-    if let Some(change) = changes(&finished.lines).iter().find(off) {
+    let again = changes(&finished.lines)
+        .into_iter()
+        .find(|change| change.ts.0 > back.ts.0 && change.after.memory == MemoryStep::Off);
+    if let Some(change) = again {
         return Err(format!("off again: {change:?}"));
     }
     let windows = finished.process_windows(pid);

@@ -3,61 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use slowburn::stream::{LossClass, Moment, Scope, TargetEventKind};
-use slowburn_tests::{Daemon, Finished, Workload, eventually, needs_tracing, skip, unique_name};
+use slowburn_tests::{
+    Daemon, Finished, Workload, cgroup::Cgroup, eventually, needs_tracing, skip, unique_name,
+};
 
 const RESTARTS: usize = 10;
-
-/// A cgroup of our own in the unified hierarchy. Removed when dropped.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn new() -> Option<Self> {
-        let mounts = fs::read_to_string("/proc/mounts").expect("/proc is mounted");
-        let mount = mounts.lines().find_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            let (place, kind) = (fields.next()?, fields.next()?);
-            (kind == "cgroup2").then_some(place)
-        });
-        let path = Path::new(mount?).join(unique_name("sbcg"));
-        fs::create_dir(&path).ok()?;
-        Some(Self(path))
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("it is text")
-    }
-
-    /// A command that moves itself here and then becomes another one.
-    fn enter(&self) -> [String; 4] {
-        [
-            "sh".into(),
-            "-c".into(),
-            format!("echo $$ >{}/cgroup.procs; exec \"$0\" \"$@\"", self.path()),
-            String::new(),
-        ]
-    }
-
-    fn start(&self, name: &str, args: &[&str]) -> Workload {
-        let [shell, flag, script, _] = self.enter();
-        Workload::start_under(name, &[&shell, &flag, &script], args)
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // Busy as long as one that was killed has not gone entirely.
-        for _ in 0..200 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-    }
-}
 
 /// What must be true of every stream in which processes come and go.
 fn lives_are_told_apart(finished: &Finished, pids: &[u32]) {
@@ -166,7 +120,7 @@ fn restarts_without_a_pause() {
 #[test]
 fn restarts_in_a_cgroup() {
     needs_tracing!();
-    let Some(cgroup) = Cgroup::new() else {
+    let Some(cgroup) = Cgroup::unified() else {
         skip!("there is no unified cgroup hierarchy to make a group in")
     };
     let name = unique_name("sbc");
@@ -192,14 +146,13 @@ fn restarts_in_a_cgroup() {
 #[test]
 fn leaving_a_cgroup_is_no_end() {
     needs_tracing!();
-    let Some(cgroup) = Cgroup::new() else {
+    let Some(cgroup) = Cgroup::unified() else {
         skip!("there is no unified cgroup hierarchy to make a group in")
     };
     let workload = cgroup.start(&unique_name("sbm"), &["idle-threads"]);
     let mut daemon = Daemon::start(&["--cgroup", cgroup.path(), "--window", "200ms"]);
     daemon.wait_for_process(workload.pid(), TargetEventKind::Found);
-    let root = cgroup
-        .0
+    let root = Path::new(cgroup.path())
         .parent()
         .expect("it is below the mount")
         .join("cgroup.procs");

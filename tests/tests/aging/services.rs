@@ -1,14 +1,9 @@
 //! Services of our own that get worse in one way each, and healthy ones that look like it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    thread,
-    time::Duration,
-};
+use std::{thread, time::Duration};
 
 use slowburn::stream::{CauseKind, Incident};
-use slowburn_tests::{Daemon, Workload, needs_tracing, unique_name};
+use slowburn_tests::{Daemon, Workload, cgroup::Cgroup, needs_tracing, unique_name};
 
 use crate::judge::{FASTER, WINDOW, are_asked_for, judge, summaries};
 
@@ -89,7 +84,7 @@ impl Trial {
         let seconds = self.seconds();
         let lives = 1 + u64::from(self.successor.is_some());
         let name = unique_name("age");
-        let quota = self.quota.map(Quota::new);
+        let quota = self.quota.map(quota);
         let start = |course: &str, seconds: u64| {
             let seconds = seconds.to_string();
             let mut service = Workload::start_as(&name, &["age", course, "--seconds", &seconds]);
@@ -122,53 +117,16 @@ impl Trial {
     }
 }
 
-/// A cgroup whose processes may use so much of a CPU together. Removed when dropped.
-struct Quota(PathBuf);
-
-impl Quota {
-    fn new(percent: u64) -> Self {
-        let mounts = fs::read_to_string("/proc/mounts").expect("/proc is mounted");
-        let mount = mounts.lines().find_map(|line| {
-            let fields: Vec<&str> = line.split(' ').collect();
-            let [_, place, kind, options, ..] = fields.as_slice() else {
-                return None;
-            };
-            let has_cpu = match *kind {
-                "cgroup" => options.split(',').any(|option| option == "cpu"),
-                "cgroup2" => fs::read_to_string(Path::new(place).join("cgroup.subtree_control"))
-                    .is_ok_and(|text| text.split_whitespace().any(|name| name == "cpu")),
-                _ => false,
-            };
-            has_cpu.then(|| PathBuf::from(place))
-        });
-        let mount = mount.expect("a hierarchy of cgroups has the controller for CPUs");
-        let place = mount.join(unique_name("sbquota"));
-        fs::create_dir(&place).expect("we are root");
-        let of_100_ms = percent * 1000;
-        let (file, text) = if place.join("cpu.max").exists() {
-            ("cpu.max", format!("{of_100_ms} 100000"))
-        } else {
-            ("cpu.cfs_quota_us", of_100_ms.to_string())
-        };
-        fs::write(place.join(file), text).expect("it is ours");
-        Self(place)
+/// A cgroup whose processes may use so much of a CPU together.
+fn quota(percent: u64) -> Cgroup {
+    let cgroup = Cgroup::with("cpu").expect("a hierarchy of cgroups has the controller for CPUs");
+    let of_100_ms = percent * 1000;
+    if cgroup.has("cpu.max") {
+        cgroup.set("cpu.max", format!("{of_100_ms} 100000"));
+    } else {
+        cgroup.set("cpu.cfs_quota_us", of_100_ms);
     }
-
-    fn holds(&self, pid: u32) {
-        fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("it is ours");
-    }
-}
-
-impl Drop for Quota {
-    fn drop(&mut self) {
-        // Busy as long as one that was killed has not gone entirely.
-        for _ in 0..200 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
+    cgroup
 }
 
 /// Runs all of them side by side, each with a daemon of its own, and says what is wrong.
