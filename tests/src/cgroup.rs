@@ -1,6 +1,11 @@
 //! Cgroups of our own.
 
-use std::{fs, path::PathBuf, thread, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use crate::{Workload, unique_name};
 
@@ -10,7 +15,7 @@ pub struct Cgroup(PathBuf);
 impl Cgroup {
     /// In the unified hierarchy; `None` if there is none to write to.
     pub fn unified() -> Option<Self> {
-        Self::below(mounts().find_map(|mount| (mount.kind == "cgroup2").then_some(mount.place))?)
+        Self::below(&mounts().find(|mount| mount.kind == "cgroup2")?.place)
     }
 
     /// In a hierarchy, of either version, that has this controller; `None` if there is none to write to.
@@ -21,10 +26,10 @@ impl Cgroup {
                 .is_ok_and(|text| text.split_whitespace().any(|name| name == controller)),
             _ => false,
         };
-        Self::below(mounts().find(has)?.place)
+        Self::below(&mounts().find(has)?.place)
     }
 
-    fn below(place: PathBuf) -> Option<Self> {
+    fn below(place: &Path) -> Option<Self> {
         let path = place.join(unique_name("sbcg"));
         fs::create_dir(&path).ok()?;
         Some(Self(path))
@@ -48,9 +53,9 @@ impl Cgroup {
     /// # Panics
     /// If the kernel does not take it.
     #[track_caller]
-    pub fn set(&self, file: &str, value: impl ToString) {
+    pub fn set(&self, file: &str, value: &str) {
         let path = self.0.join(file);
-        let written = fs::write(&path, value.to_string());
+        let written = fs::write(&path, value);
         written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
@@ -60,7 +65,7 @@ impl Cgroup {
     /// If the kernel does not.
     #[track_caller]
     pub fn holds(&self, pid: u32) {
-        self.set("cgroup.procs", pid);
+        self.set("cgroup.procs", &pid.to_string());
     }
 
     /// Starts a workload that is in it before its program begins.

@@ -122,9 +122,9 @@ fn quota(percent: u64) -> Cgroup {
     let cgroup = Cgroup::with("cpu").expect("a hierarchy of cgroups has the controller for CPUs");
     let of_100_ms = percent * 1000;
     if cgroup.has("cpu.max") {
-        cgroup.set("cpu.max", format!("{of_100_ms} 100000"));
+        cgroup.set("cpu.max", &format!("{of_100_ms} 100000"));
     } else {
-        cgroup.set("cpu.cfs_quota_us", of_100_ms);
+        cgroup.set("cpu.cfs_quota_us", &of_100_ms.to_string());
     }
     cgroup
 }

@@ -43,8 +43,8 @@ fn limits_are_those_that_were_given() {
     };
     let of_memory = ["memory.max", "memory.limit_in_bytes"];
     let of_memory = of_memory.into_iter().find(|file| memory.has(file));
-    memory.set(of_memory.expect("it has a limit"), MEMORY);
-    tasks.set("pids.max", TASKS);
+    memory.set(of_memory.expect("it has a limit"), &MEMORY.to_string());
+    tasks.set("pids.max", &TASKS.to_string());
     let workload = Workload::start(&["idle-threads"]);
     let pid = workload.pid();
     memory.holds(pid);
@@ -59,7 +59,7 @@ fn limits_are_those_that_were_given() {
             && kernel.address_space_limit_bytes == Some(ADDRESS_SPACE)
             && kernel.fds_limit == Some(FILES)
     });
-    tasks.set("pids.max", MORE_TASKS);
+    tasks.set("pids.max", &MORE_TASKS.to_string());
     wait_for(&mut daemon, "the new limit", |kernel| {
         kernel.tasks_limit == Some(MORE_TASKS)
     });
