@@ -8,7 +8,11 @@ use std::{
 use clap::{CommandFactory, FromArgMatches, parser::ValueSource};
 use slowburn::{
     cli::{Cli, Command},
-    commands::{check_config, diff, doctor, explain, fail, inspect, replay, run, schema, services},
+    commands::{
+        check_config, diff, explain, fail, inspect, live,
+        platform::{doctor, services},
+        replay, schema,
+    },
 };
 use tracing_subscriber::filter::LevelFilter;
 
@@ -34,7 +38,7 @@ fn main() -> ExitCode {
                 let source = run.and_then(|run| run.value_source(option));
                 source == Some(ValueSource::CommandLine)
             };
-            run::run((**options).clone(), given, cli.verbose > 1)
+            live::run((**options).clone(), given, cli.verbose > 1)
         }
         Command::Services(options) => services::run(options),
         Command::Doctor(options) => doctor::run(options),
