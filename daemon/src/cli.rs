@@ -17,7 +17,7 @@ use crate::diff::period::Part;
 #[cfg(target_os = "linux")]
 pub use linux::{Attach, Tuning};
 #[cfg(windows)]
-pub use windows::{Attach, Tuning};
+pub use windows::{Attach, Service, ServiceAction, Tuning};
 
 /// What `run` does unless its command line or a policy says otherwise.
 pub const WINDOW: &str = "10s";
@@ -61,6 +61,9 @@ pub enum Command {
     Explain(Explain),
     /// Check a policy file
     CheckConfig(CheckConfig),
+    /// Install slowburn as a service of Windows, start and stop it
+    #[cfg(windows)]
+    Service(Service),
     /// Print the JSON schema of the stream
     Schema,
 }
@@ -107,7 +110,7 @@ pub struct Run {
     #[arg(short, long)]
     pub quiet: bool,
 
-    /// The policy: what to flag, and defaults for these options; /etc/slowburn/slowburn.toml if it exists
+    /// The policy: what to flag, and defaults for these options; that of the host if it exists (`slowburn help check-config` names it)
     ///
     /// What is given on the command line counts more. With an empty file, such as /dev/null, there is no policy.
     #[arg(long, value_name = "FILE")]
@@ -260,7 +263,7 @@ pub struct Explain {
 #[derive(Debug, Args)]
 pub struct CheckConfig {
     /// The file
-    #[arg(default_value = crate::commands::check_config::DEFAULT_PATH)]
+    #[arg(default_value_os_t = crate::commands::platform::default_policy())]
     pub file: PathBuf,
     /// Print the policy with everything that the file does not say
     #[arg(long)]

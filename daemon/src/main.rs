@@ -10,7 +10,7 @@ use slowburn::{
     cli::{Cli, Command},
     commands::{
         check_config, diff, explain, fail, inspect, live,
-        platform::{doctor, services},
+        platform::{doctor, messages, services},
         replay, schema,
     },
 };
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     };
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(io::stderr)
+        .with_writer(messages(&cli.command))
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .init();
@@ -49,6 +49,8 @@ fn main() -> ExitCode {
         }
         Command::Explain(options) => explain::run(options),
         Command::CheckConfig(options) => check_config::run(options),
+        #[cfg(windows)]
+        Command::Service(options) => slowburn::commands::platform::service::run(options),
         Command::Schema => {
             schema::run();
             Ok(())

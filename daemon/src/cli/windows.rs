@@ -1,6 +1,8 @@
 //! What `slowburn run` takes on Windows alone.
 
-use clap::Args;
+use std::ffi::OsString;
+
+use clap::{Args, Subcommand};
 
 use super::{name, size};
 use crate::windows::Target;
@@ -36,6 +38,40 @@ pub struct Tuning {
     /// Memory for events that have come and were not looked at yet
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = queue_size)]
     pub ring_size: u32,
+}
+
+/// `slowburn service`
+#[derive(Debug, Args)]
+pub struct Service {
+    /// What to do
+    #[command(subcommand)]
+    pub action: ServiceAction,
+}
+
+/// What to do with the service.
+#[derive(Debug, Subcommand)]
+pub enum ServiceAction {
+    /// Install it, to be started with Windows, and again when it fails
+    Install {
+        /// Options of `slowburn run`, after --; where the output goes, `service status` says if they do not
+        #[arg(last = true, required = true, value_name = "RUN OPTIONS")]
+        run: Vec<OsString>,
+    },
+    /// Stop and remove it; its policy and output stay
+    Uninstall,
+    /// Start it
+    Start,
+    /// Stop it
+    Stop,
+    /// Say whether it is installed and runs
+    Status,
+    /// Be the service
+    #[command(hide = true)]
+    Host {
+        /// Options of `slowburn run`
+        #[arg(last = true)]
+        run: Vec<OsString>,
+    },
 }
 
 impl Attach {

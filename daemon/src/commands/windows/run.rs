@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    cli::{Events, Run},
+    cli::{self, Events, Run},
     commands::{
         check_config::Loaded,
         live::{self, Sinks},
@@ -44,6 +44,13 @@ pub static STOP: Notify = Notify::const_new();
 /// # Errors
 /// If the target is not found or not clear, the rights are missing, or the output cannot be opened.
 pub fn run(options: &Run, config: Option<Loaded>, _kernel_log: bool) -> anyhow::Result<()> {
+    if options.budget.0.is_some()
+        && options.budget.0 != cli::budget(cli::BUDGET).ok().and_then(|usual| usual.0)
+    {
+        tracing::warn!(
+            "no budget is kept on Windows yet: `self` in windows says what slowburn uses"
+        );
+    }
     let target = options.attach.target();
     let scope = match Scope::find(target.clone()) {
         Err(error) if options.wait && error.may_appear() => Scope::waiting(target),
