@@ -15,11 +15,11 @@ pub enum AttachError {
         /// Names that look similar, best first.
         near: Vec<String>,
     },
-    /// There is such a service or task, but it does not run.
-    #[error("{what} is not running; --wait waits for it")]
+    /// There is such a service, but it does not run.
+    #[error("service {service:?} is not running; --wait waits for it")]
     NotRunning {
         /// Which.
-        what: String,
+        service: String,
     },
     /// Several tasks are called that.
     #[error("more than one scheduled task is named {name:?}: {}; say which one with its path", .paths.join(", "))]

@@ -108,7 +108,7 @@ impl Scope {
         };
         if row.pid == 0 {
             return Err(AttachError::NotRunning {
-                what: format!("service {:?}", row.name),
+                service: row.name.clone(),
             });
         }
         let others = sharing(&all, row);
@@ -349,15 +349,16 @@ fn task(name: &str) -> Result<(Found, Watched), AttachError> {
     let mut runs = Runs::default();
     runs.look(&look);
     let pids: Vec<u32> = look.instances.iter().map(|instance| instance.pid).collect();
-    if pids.is_empty() {
-        return Err(AttachError::NotRunning {
-            what: format!("the task {:?}", task.path),
-        });
-    }
+    // It need not run now: its next run is waited for.
+    let why = if pids.is_empty() {
+        format!("the task {:?} does not run now", task.path)
+    } else {
+        format!("the task {:?} runs as {}", task.path, count(pids.len()))
+    };
     let found = Found {
         name: task.path.clone(),
         rule: Rule::Task,
-        why: format!("the task {:?} runs as {}", task.path, count(pids.len())),
+        why,
         pids,
     };
     Ok((found, Watched::Task { task, runs }))

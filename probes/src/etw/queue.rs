@@ -134,6 +134,11 @@ impl Block {
         self.bytes.clear();
     }
 
+    /// How much memory they take, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Is there none?
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()

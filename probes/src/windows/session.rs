@@ -69,18 +69,21 @@ struct Only(HANDLE);
 impl Only {
     fn take() -> Result<Self, SourceError> {
         // SAFETY: the name is a constant that ends with a zero.
-        let mutex = unsafe { CreateMutexW(None, true, MUTEX) };
-        // SAFETY: nothing was called since that could have changed it.
-        let code = unsafe { GetLastError() };
-        // One that somebody else has made, whom we may not ask, is taken, too.
-        let is_taken = code == ERROR_ALREADY_EXISTS || code == ERROR_ACCESS_DENIED;
-        match mutex {
-            Ok(mutex) if !is_taken => Ok(Self(mutex)),
+        match unsafe { CreateMutexW(None, true, MUTEX) } {
             Ok(mutex) => {
-                drop(Self(mutex));
+                // SAFETY: nothing was called since that could have changed it.
+                let is_taken = unsafe { GetLastError() } == ERROR_ALREADY_EXISTS;
+                let only = Self(mutex);
+                if is_taken {
+                    Err(SourceError::Second)
+                } else {
+                    Ok(only)
+                }
+            }
+            // Made by somebody with other rights.
+            Err(error) if error.code() == ERROR_ACCESS_DENIED.to_hresult() => {
                 Err(SourceError::Second)
             }
-            Err(_) if is_taken => Err(SourceError::Second),
             Err(error) => Err(SourceError::Mutex(error.into())),
         }
     }

@@ -50,6 +50,7 @@ pub struct Source {
     block: Block,
     /// Events of the next window that came while the current one was being ended.
     later: Block,
+    most_bytes: usize,
     window: Window,
     losses: Losses,
     /// What is left of an earlier session was found, and ended.
@@ -78,6 +79,7 @@ impl Source {
             live: Live::new(target, options.events),
             block: Block::default(),
             later: Block::default(),
+            most_bytes: options.queue_bytes,
             window: Window {
                 begun: Instant::now(),
                 ending: None,
@@ -125,10 +127,12 @@ impl Source {
     }
 
     /// Is the window ending, and is it time for [`Self::end_window`]?
+    ///
+    /// It is, too, when what came for the next window has grown as large as the queue may be.
     pub fn is_settled(&self) -> bool {
-        self.window
-            .ending
-            .is_some_and(|(_, since)| since.elapsed() >= GRACE)
+        let is_full = self.later.bytes() >= self.most_bytes;
+        let ending = self.window.ending;
+        ending.is_some_and(|(_, since)| is_full || since.elapsed() >= GRACE)
     }
 
     /// Tells what belongs to the window as a whole, and begins the next one.

@@ -27,7 +27,7 @@ use crate::{
         Cost, Hooks, Host, KernelCost, Limits, MemoryStep, Moment, OwnSummary, PolicyInUse, Record,
         SchedStep, Start, Stop, StopReason, TargetEventKind, WatchedService,
     },
-    windows::{Found, Scope},
+    windows::{AttachError, Found, Scope},
 };
 
 /// How often events are taken from the queue. At 300,000 a second of 60 bytes, 50 ms are 1 MB of it.
@@ -230,9 +230,15 @@ impl<'a> Session<'a> {
     /// Has the target been started, started anew, or been in its own way?
     fn look(&mut self) -> anyhow::Result<()> {
         let mut overlaps = Vec::new();
-        if self.scope.look(&mut overlaps)? {
-            self.pipeline.set_services(&names(self.scope.found()));
-            self.tell_attached();
+        match self.scope.look(&mut overlaps) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.pipeline.set_services(&names(self.scope.found()));
+                self.tell_attached();
+            }
+            // The next look may find an answer.
+            Err(error @ AttachError::System { .. }) => tracing::warn!("{error}"),
+            Err(error) => return Err(error.into()),
         }
         for overlap in overlaps {
             let mut event =
