@@ -1,16 +1,23 @@
-//! The command line.
+//! The command line. What is another one on each system is in a file of its own.
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(windows)]
+mod windows;
 
 use std::{path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
-use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
-use slowburn_probes::{
-    etw::target::Wanted,
-    linux::{Family, Need, Preference},
-};
+use slowburn_probes::etw::target::Wanted;
 
-use crate::{attach::Target, diff::period::Part};
+use crate::diff::period::Part;
+
+#[cfg(target_os = "linux")]
+pub use linux::{Attach, Tuning};
+#[cfg(windows)]
+pub use windows::{Attach, Service, ServiceAction, Tuning};
 
 /// What `run` does unless its command line or a policy says otherwise.
 pub const WINDOW: &str = "10s";
@@ -54,39 +61,19 @@ pub enum Command {
     Explain(Explain),
     /// Check a policy file
     CheckConfig(CheckConfig),
+    /// Install slowburn as a service of Windows, start and stop it
+    #[cfg(windows)]
+    Service(Service),
     /// Print the JSON schema of the stream
     Schema,
 }
 
 /// `slowburn run`
 #[derive(Clone, Debug, Args)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a flag of the command line"
-)]
-#[command(group(ArgGroup::new("target").required(true)))]
 pub struct Run {
-    /// Attach to a service by name: systemd unit, else container, else process name
-    #[arg(long, value_name = "NAME", group = "target", value_parser = name)]
-    pub service: Option<String>,
-    /// Attach to a systemd unit
-    #[arg(long, value_name = "NAME", group = "target", value_parser = name)]
-    pub unit: Option<String>,
-    /// Attach to a container, by name or beginning of its id
-    #[arg(long, value_name = "NAME|ID", group = "target", value_parser = name)]
-    pub container: Option<String>,
-    /// Attach to a cgroup, by its directory or its path in the hierarchy
-    #[arg(long, value_name = "PATH", group = "target")]
-    pub cgroup: Option<PathBuf>,
-    /// Attach to processes by name (comm, base name of the executable, or argv[0])
-    #[arg(long, value_name = "NAME", group = "target", value_parser = name)]
-    pub process: Option<String>,
-    /// Attach to a process by id; may be repeated
-    #[arg(long, value_name = "PID", group = "target", value_parser = clap::value_parser!(u32).range(1..))]
-    pub pid: Vec<u32>,
-    /// Attach to all services of that name, if there are several
-    #[arg(long)]
-    pub all: bool,
+    /// What to attach to
+    #[command(flatten)]
+    pub attach: Attach,
     /// Wait for the service if it does not run yet
     #[arg(long)]
     pub wait: bool,
@@ -123,31 +110,21 @@ pub struct Run {
     #[arg(short, long)]
     pub quiet: bool,
 
-    /// The policy: what to flag, and defaults for these options; /etc/slowburn/slowburn.toml if it exists
+    /// The policy: what to flag, and defaults for these options; that of the host if it exists (`slowburn help check-config` names it)
     ///
     /// What is given on the command line counts more. With an empty file, such as /dev/null, there is no policy.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Size of the ring buffer between the kernel and slowburn
-    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = ring_size)]
-    pub ring_size: u32,
-    /// Most tasks that can be followed at the same time (2.7 KB of kernel memory each)
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
-    pub max_tasks: u32,
     /// CPU time that slowburn may use, its programs in the kernel included, in percent of one CPU; or none for no limit
     ///
     /// When it would use more, it measures less: fewer single events, then samples of mapping calls, then no such calls, and
     /// at the very last no waits. It measures more again when there is room. Each change is a record in the stream.
     #[arg(long, value_name = "PERCENT|none", default_value = BUDGET, value_parser = budget)]
     pub budget: BudgetChoice,
-    /// Use these forms of hooks instead of the best that work, such as sched=raw,mem=kprobe
-    ///
-    /// The forms are, best first, tp_btf, raw and classic for sched; fexit, kprobe and syscall for mem. With mem=none, sizes
-    /// are read from /proc once a window, and calls are neither counted nor shown.
-    #[arg(long, value_name = "LIST", value_parser = hooks, default_value = "auto")]
-    #[expect(clippy::doc_markdown, reason = "it is shown by --help")]
-    pub hooks: HookChoice,
+    /// What is the system's own
+    #[command(flatten)]
+    pub tuning: Tuning,
 }
 
 /// `slowburn services`
@@ -286,7 +263,7 @@ pub struct Explain {
 #[derive(Debug, Args)]
 pub struct CheckConfig {
     /// The file
-    #[arg(default_value = crate::commands::check_config::DEFAULT_PATH)]
+    #[arg(default_value_os_t = crate::commands::platform::default_policy())]
     pub file: PathBuf,
     /// Print the policy with everything that the file does not say
     #[arg(long)]
@@ -339,32 +316,6 @@ impl Replay {
 }
 
 impl Run {
-    /// What to attach to. clap has made sure that exactly one kind is given.
-    pub fn target(&self) -> Target {
-        let Self {
-            service,
-            unit,
-            container,
-            cgroup,
-            process,
-            pid,
-            ..
-        } = self;
-        if let Some(name) = service {
-            Target::Service(name.clone())
-        } else if let Some(name) = unit {
-            Target::Unit(name.clone())
-        } else if let Some(name) = container {
-            Target::Container(name.clone())
-        } else if let Some(path) = cgroup {
-            Target::Cgroup(path.clone())
-        } else if let Some(name) = process {
-            Target::Process(name.clone())
-        } else {
-            Target::Pids(pid.clone())
-        }
-    }
-
     /// The output file; `None` for standard output.
     pub fn output_file(&self) -> Option<PathBuf> {
         file(&self.output)
@@ -375,10 +326,6 @@ impl Run {
 pub fn file(path: &std::path::Path) -> Option<PathBuf> {
     (path.as_os_str() != "-").then(|| path.to_owned())
 }
-
-/// Forms of hooks asked for.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HookChoice(pub Preference);
 
 /// CPU time that may be used, as a share of one CPU; `None` for no limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -444,20 +391,6 @@ fn rotate_size(text: &str) -> Result<u64, String> {
     size(text, 64 << 10, 1 << 50)
 }
 
-fn ring_size(text: &str) -> Result<u32, String> {
-    let page = rustix::param::page_size() as u64;
-    let value = size(text, page, 1 << 30)?;
-    if !value.is_power_of_two() {
-        let (below, above) = (value.next_power_of_two() / 2, value.next_power_of_two());
-        return Err(format!(
-            "must be a power of two, such as {} or {}",
-            ByteSize(below),
-            ByteSize(above)
-        ));
-    }
-    Ok(value as u32)
-}
-
 pub(crate) fn budget(text: &str) -> Result<BudgetChoice, String> {
     if text == "none" {
         return Ok(BudgetChoice(None));
@@ -490,50 +423,25 @@ fn threshold(text: &str) -> Result<f64, String> {
     }
 }
 
-fn hooks(text: &str) -> Result<HookChoice, String> {
-    let mut preference = Preference::default();
-    if text == "auto" {
-        return Ok(HookChoice(preference));
-    }
-    for part in text.split(',') {
-        let (need, family) = part
-            .split_once('=')
-            .ok_or("expected NEED=FORM, such as sched=raw or mem=kprobe")?;
-        match need {
-            "sched" => preference.sched = Some(hook_family(Need::Sched, family)?),
-            "mem" | "memory" => preference.memory = Some(hook_family(Need::Memory, family)?),
-            other => return Err(format!("unknown need {other:?}: sched or mem")),
-        }
-    }
-    Ok(HookChoice(preference))
-}
-
-fn hook_family(need: Need, text: &str) -> Result<Family, String> {
-    let mut families = Family::of(need).to_vec();
-    if need == Need::Memory {
-        families.push(Family::None);
-    }
-    families
-        .iter()
-        .copied()
-        .find(|family| family.name() == text)
-        .ok_or_else(|| {
-            let names: Vec<_> = families.iter().map(|family| family.name()).collect();
-            format!("unknown form {text:?} for {need}: {}", names.join(", "))
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
     use super::*;
 
-    fn run(args: &[&str]) -> Result<Box<Run>, clap::Error> {
+    pub(super) fn run(args: &[&str]) -> Result<Box<Run>, clap::Error> {
         let args = ["slowburn", "run"].iter().chain(args);
         match Cli::try_parse_from(args)?.command {
             Command::Run(run) => Ok(run),
             _ => unreachable!("the arguments begin with run"),
+        }
+    }
+
+    pub(super) fn refuses(bad: &[&[&str]]) {
+        for args in bad {
+            let all: Vec<_> = ["--service", "a"].iter().chain(*args).copied().collect();
+            let error = run(&all).expect_err(&format!("{args:?}"));
+            assert_eq!(error.exit_code(), 2, "{args:?}");
         }
     }
 
@@ -544,21 +452,14 @@ mod tests {
 
     #[test]
     fn exactly_one_kind_of_target() {
-        assert_eq!(
-            run(&["--service", "a"]).unwrap().target(),
-            Target::Service("a".into())
-        );
-        assert_eq!(
-            run(&["--pid", "1", "--pid", "2"]).unwrap().target(),
-            Target::Pids(vec![1, 2])
-        );
+        assert!(run(&["--pid", "1", "--pid", "2"]).is_ok());
         assert!(run(&[]).is_err());
-        assert!(run(&["--service", "a", "--unit", "b"]).is_err());
+        assert!(run(&["--service", "a", "--process", "b"]).is_err());
     }
 
     #[test]
     fn absurd_values_are_usage_errors() {
-        let bad: [&[&str]; 20] = [
+        let bad: [&[&str]; 14] = [
             &["--window", "0s"],
             &["--window", "1000h"],
             &["--window", "soon"],
@@ -566,25 +467,15 @@ mod tests {
             &["--duration", "0s"],
             &["--min-mapping", "0"],
             &["--min-mapping", "much"],
-            &["--ring-size", "0"],
-            &["--ring-size", "5000"],
-            &["--ring-size", "2GiB"],
-            &["--max-tasks", "0"],
             &["--rotate-size", "1"],
             &["--rotate-keep", "3"],
-            &["--hooks", "sched=fexit"],
-            &["--hooks", "sched=none"],
             &["--budget", "0.01%"],
             &["--budget", "101%"],
             &["--budget", "NaN%"],
             &["--budget", "1"],
             &["--budget", "little"],
         ];
-        for args in bad {
-            let all: Vec<_> = ["--service", "a"].iter().chain(args).copied().collect();
-            let error = run(&all).expect_err(&format!("{args:?}"));
-            assert_eq!(error.exit_code(), 2, "{args:?}");
-        }
+        refuses(&bad);
         assert_eq!(run(&["--pid", "0"]).unwrap_err().exit_code(), 2);
         assert_eq!(run(&["--service", ""]).unwrap_err().exit_code(), 2);
     }
@@ -606,12 +497,9 @@ mod tests {
             "500ms",
             "--min-mapping",
             "64KiB",
-            "--ring-size",
-            "4KiB",
         ])
         .unwrap();
         assert_eq!(run.window, Duration::from_millis(500));
         assert_eq!(run.min_mapping, 65_536);
-        assert_eq!(run.ring_size, 4_096);
     }
 }

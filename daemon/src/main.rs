@@ -8,7 +8,11 @@ use std::{
 use clap::{CommandFactory, FromArgMatches, parser::ValueSource};
 use slowburn::{
     cli::{Cli, Command},
-    commands::{check_config, diff, doctor, explain, fail, inspect, replay, run, schema, services},
+    commands::{
+        check_config, diff, explain, fail, inspect, live,
+        platform::{doctor, messages, services},
+        replay, schema,
+    },
 };
 use tracing_subscriber::filter::LevelFilter;
 
@@ -22,7 +26,7 @@ fn main() -> ExitCode {
     };
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(io::stderr)
+        .with_writer(messages(&cli.command))
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .init();
@@ -34,7 +38,7 @@ fn main() -> ExitCode {
                 let source = run.and_then(|run| run.value_source(option));
                 source == Some(ValueSource::CommandLine)
             };
-            run::run((**options).clone(), given, cli.verbose > 1)
+            live::run((**options).clone(), given, cli.verbose > 1)
         }
         Command::Services(options) => services::run(options),
         Command::Doctor(options) => doctor::run(options),
@@ -45,6 +49,8 @@ fn main() -> ExitCode {
         }
         Command::Explain(options) => explain::run(options),
         Command::CheckConfig(options) => check_config::run(options),
+        #[cfg(windows)]
+        Command::Service(options) => slowburn::commands::platform::service::run(options),
         Command::Schema => {
             schema::run();
             Ok(())

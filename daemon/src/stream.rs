@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use slowburn_probes::event::{Call, Class};
 
 pub use self::incident::{Cause, CauseKind, Incident, Moved, Part, Place, Signal};
-use crate::{attach::Rule, policy::Sensitivity};
+use crate::{policy::Sensitivity, rule::Rule};
 
 /// Version of the format. Fields may be added within a version; none is removed or changes its meaning.
 pub const VERSION: u8 = 1;
@@ -352,6 +352,9 @@ pub enum TargetEventKind {
     Waiting,
     /// The service that was waited for is there. `detail` says which rule found it, and what matched.
     Attached,
+    /// A scheduled task was to begin, or began, while an earlier instance of it still ran. `detail` says which, and for how long
+    /// it had run.
+    Overlapped,
 }
 
 /// A call that changed an address space.

@@ -406,3 +406,74 @@ fn what_cannot_be_replayed_is_explained() {
         "are for recordings of Windows",
     );
 }
+
+/// What comes out does not depend on the system. With `SLOWBURN_REPLAYS` set to a directory, each system leaves there what it has replayed, and
+/// compares it with what others have left: recordings of known content, and those in `SLOWBURN_ETL_CORPUS`.
+#[test]
+fn replays_are_the_same_on_every_system() {
+    let Some(directory) = std::env::var_os("SLOWBURN_REPLAYS") else {
+        println!("SKIP: SLOWBURN_REPLAYS does not name a directory for comparing replays");
+        return;
+    };
+    let all = PathBuf::from(directory);
+    let own = all.join(std::env::consts::OS);
+    std::fs::create_dir_all(&own).expect("it can be made");
+    let written = tempfile::tempdir().expect("a directory");
+    for (n, form) in forms().into_iter().enumerate() {
+        let file = path(&written, &format!("written{n}.etl"));
+        record_for(&file, form, 900).expect("it can be written");
+        keep(
+            &file,
+            &["--service", "Shop", "--events", "all", "--window", "2s"],
+            &own,
+        );
+    }
+    let corpus = std::env::var_os("SLOWBURN_ETL_CORPUS").map(PathBuf::from);
+    let files = corpus
+        .iter()
+        .flat_map(|corpus| std::fs::read_dir(corpus).expect("it is there"));
+    for file in files.map(|file| file.expect("it can be listed").path()) {
+        if file.extension().is_some_and(|extension| extension == "etl") {
+            keep(&file, &["--process", "svchost"], &own);
+        }
+    }
+    let others = std::fs::read_dir(&all).expect("it is there");
+    let mut compared = 0;
+    for other in others.map(|other| other.expect("it can be listed").path()) {
+        for file in std::fs::read_dir(&other).expect("it is there") {
+            let file = file.expect("it can be listed");
+            let read = |path: &Path| std::fs::read(path).unwrap_or_default();
+            let (theirs, ours) = (read(&file.path()), read(&own.join(file.file_name())));
+            assert!(
+                theirs == ours,
+                "{} and {} differ",
+                file.path().display(),
+                own.display()
+            );
+            compared += usize::from(other != own);
+        }
+    }
+    println!("{compared} files of other systems are the same");
+}
+
+/// Leaves what `replay` and `inspect` say of a recording.
+fn keep(file: &Path, args: &[&str], own: &Path) {
+    let name = file
+        .file_name()
+        .expect("it has a name")
+        .to_str()
+        .expect("text");
+    let directory = file.parent().expect("it is in a directory");
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slowburn"));
+        let output = command.current_dir(directory).args(args).output();
+        let output = output.expect("slowburn can be started");
+        let mut text = output.stdout;
+        text.extend_from_slice(format!("\nexit code {:?}\n", output.status.code()).as_bytes());
+        text
+    };
+    let replayed = run(&[&["replay", "--quiet", name], args].concat());
+    std::fs::write(own.join(format!("{name}.jsonl")), replayed).expect("it can be written");
+    let inspected = run(&["inspect", "--json", name]);
+    std::fs::write(own.join(format!("{name}.json")), inspected).expect("it can be written");
+}

@@ -7,3 +7,5 @@ pub mod etw;
 pub mod event;
 #[cfg(target_os = "linux")]
 pub mod linux;
+#[cfg(windows)]
+pub mod windows;

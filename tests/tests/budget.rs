@@ -1,7 +1,7 @@
 //! Storms that cost more to watch than slowburn may use: what it leaves out then, and what it says when it is back.
 
 use std::{
-    fs,
+    env, fs,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -39,6 +39,14 @@ impl Timed {
             times: RunTimes::take().expect("we are root"),
         }
     }
+}
+
+/// Starts slowburn, with the hooks that `SLOWBURN_TEST_HOOKS` asks for: those that are not used here can be tried, too.
+#[track_caller]
+fn watch(args: &[&str]) -> Daemon {
+    let hooks = env::var("SLOWBURN_TEST_HOOKS");
+    let asked = hooks.iter().flat_map(|hooks| ["--hooks", hooks.as_str()]);
+    Daemon::start(&args.iter().copied().chain(asked).collect::<Vec<_>>())
 }
 
 /// CPU time of a daemon and of its programs, by the kernel's own accounts of both.
@@ -94,7 +102,7 @@ fn a_storm_is_survived_within_the_budget() {
     let mut switching = Workload::start(&["pingpong", "--pairs", "2", "--seconds", "30"]);
     let mut mapping = Workload::start(&["mappings", "--rate", "100000", "--seconds", "30"]);
     let pids = [switching.pid(), mapping.pid()];
-    let mut daemon = Daemon::start(&[
+    let mut daemon = watch(&[
         "--pid",
         &pids[0].to_string(),
         "--pid",
@@ -148,7 +156,7 @@ fn waits_are_back_when_it_is_quiet_and_none_is_false() {
     let mut switching = Workload::start(&["pingpong", "--pairs", "2", "--seconds", "5"]);
     let mut waiting = Workload::start(&["contend", "--threads", "4", "--seconds", "60"]);
     let pid = waiting.pid();
-    let mut daemon = Daemon::start(&[
+    let mut daemon = watch(&[
         "--pid",
         &switching.pid_text(),
         "--pid",
@@ -224,7 +232,7 @@ fn calls_after_a_storm() -> Result<(), String> {
     let mut storm = Workload::start(&["mappings", "--rate", "100000", "--seconds", "4"]);
     let mut steady = Workload::start(&["mappings", "--rate", "500", "--seconds", "2"]);
     let pid = steady.pid();
-    let mut daemon = Daemon::start(&[
+    let mut daemon = watch(&[
         "--pid",
         &storm.pid_text(),
         "--pid",

@@ -19,6 +19,7 @@ mod test;
 mod test_output;
 mod truth_report;
 mod vm;
+mod windows;
 
 use std::process::ExitCode;
 
@@ -43,9 +44,10 @@ enum Command {
     Vm(vm::Args),
     Bench(bench::Args),
     Eval(eval::Args),
-    /// Everything the continuous integration runs: lint, build-ebpf --check, test --install, vm
+    /// Everything the continuous integration runs: lint, build-ebpf --check, windows clippy, test --install, vm, windows test
     Ci,
     BuildEbpf(build_ebpf::Args),
+    Windows(windows::Args),
     /// Check formatting and run clippy, with warnings as errors
     Lint,
 }
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Ci => ci::run(),
         Command::BuildEbpf(args) => build_ebpf::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Windows(args) => windows::run(&args),
         Command::Lint => lint::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -158,7 +158,8 @@ fn end_to_end_tests(filter: Option<&str>) -> Result<(Counts, bool)> {
     run_and_count(&mut cargo)
 }
 
-fn run_and_count(cargo: &mut Command) -> Result<(Counts, bool)> {
+/// Runs tests and counts them. Returns whether cargo succeeded, too.
+pub fn run_and_count(cargo: &mut Command) -> Result<(Counts, bool)> {
     let mut reader = Reader::default();
     let succeeded = command::watch_stdout(cargo, |line| reader.line(line))?;
     Ok((reader.finished(), succeeded))

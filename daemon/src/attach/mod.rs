@@ -19,10 +19,10 @@ mod error;
 mod group;
 mod host;
 mod look;
-pub(crate) mod near;
 mod owner;
 mod process;
 mod service;
+mod suggestions;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -30,10 +30,6 @@ mod unit;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 pub use cgroup::Hierarchy;
 pub use error::AttachError;
@@ -46,40 +42,11 @@ pub use target::Target;
 pub use unit::UnitFile;
 pub use watch::{CgroupWatch, begun, nurseries};
 
+pub use crate::rule::Rule;
+
 use apart::tell_apart;
 use process::{NameKind, Snapshot};
 use unit::Manager;
-
-/// Which rule found a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Rule {
-    /// The cgroup of a systemd unit.
-    Unit,
-    /// The cgroup of a container.
-    Container,
-    /// A cgroup given by its path.
-    Cgroup,
-    /// The name of a process.
-    Process,
-    /// A process id.
-    Pid,
-    /// The table of services in a recording of Windows.
-    Service,
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unit => "unit",
-            Self::Container => "container",
-            Self::Cgroup => "cgroup",
-            Self::Process => "process",
-            Self::Pid => "pid",
-            Self::Service => "service",
-        })
-    }
-}
 
 /// Finds the services behind a target: exactly one, or with `all` at least one.
 ///
@@ -154,7 +121,7 @@ fn absent(target: &Target, host: &Host) -> AttachError {
     }
     AttachError::NotFound {
         target: target.clone(),
-        near: near::suggestions(target, host, &snapshot),
+        near: suggestions::suggestions(target, host, &snapshot),
     }
 }
 

@@ -12,12 +12,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     cli::CheckConfig,
+    commands::platform,
     policy::{File, Policy},
     stream::PolicyInUse,
 };
-
-/// Read by `run` if it exists and no other is named.
-pub const DEFAULT_PATH: &str = "/etc/slowburn/slowburn.toml";
 
 /// The largest file that is read: 128 services with all there is to set are some 200 KB.
 const MOST_BYTES: u64 = 1 << 20;
@@ -59,14 +57,15 @@ pub struct Loaded {
     pub in_use: PolicyInUse,
 }
 
-/// Reads the file that is named, or that at [`DEFAULT_PATH`] if there is one.
+/// Reads the file that is named, or that of the host if there is one.
 ///
 /// # Errors
 /// If it cannot be read, or is not right.
 pub fn named_or_default(path: Option<&Path>) -> anyhow::Result<Option<Loaded>> {
+    let of_host = platform::default_policy();
     match path {
         Some(path) => read(path).map(Some),
-        None if Path::new(DEFAULT_PATH).exists() => read(Path::new(DEFAULT_PATH)).map(Some),
+        None if of_host.exists() => read(&of_host).map(Some),
         None => Ok(None),
     }
 }

@@ -11,19 +11,20 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     env,
     fs::File,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     path::Path,
 };
 
 use anyhow::{Context, bail};
 use memchr::{memchr, memmem::Finder};
 use serde::Serialize;
+use terminal_size::terminal_size_of;
 
 use self::{report::Style, series::Series};
 use crate::{
-    attach::near,
     cli::Explain,
     detect::Follow,
+    near,
     recording::Recording,
     stream::{Flag, FlagKind, FlagState, Line, Metric, Moment, Record, Scope},
 };
@@ -62,12 +63,7 @@ pub fn run(options: &Explain) -> anyhow::Result<()> {
 
 fn style(options: &Explain) -> Style {
     let stdout = io::stdout();
-    let size = stdout
-        .is_terminal()
-        .then(|| rustix::termios::tcgetwinsize(&stdout).ok());
-    let width = size
-        .flatten()
-        .map_or(USUAL_WIDTH, |size| usize::from(size.ws_col));
+    let width = terminal_size_of(&stdout).map_or(USUAL_WIDTH, |(width, _)| usize::from(width.0));
     let unicode = !options.ascii && shows_unicode(|name| env::var(name).ok());
     Style {
         width: width.clamp(40, 200),

@@ -1,18 +1,23 @@
-//! The commands, one file each.
+//! The commands, one file each. Those that are other ones on each system are in directories of their own.
 
 pub mod check_config;
 pub mod diff;
-pub mod doctor;
 pub mod explain;
 pub mod inspect;
+#[cfg(target_os = "linux")]
+pub mod linux;
+pub mod live;
 pub mod replay;
-pub mod run;
 pub mod schema;
-pub mod services;
+#[cfg(windows)]
+pub mod windows;
 
 use std::process::ExitCode;
 
-use crate::attach::AttachError;
+#[cfg(target_os = "linux")]
+pub use linux as platform;
+#[cfg(windows)]
+pub use windows as platform;
 
 /// Exit code for a command line that cannot be carried out as it is.
 const USAGE: u8 = 2;
@@ -28,8 +33,9 @@ pub fn fail(error: &anyhow::Error) -> ExitCode {
         }
     }
     eprintln!("slowburn: {text}");
-    match error.downcast_ref::<AttachError>() {
-        Some(error) if error.is_usage() => ExitCode::from(USAGE),
-        _ => ExitCode::FAILURE,
+    if platform::is_usage(error) {
+        ExitCode::from(USAGE)
+    } else {
+        ExitCode::FAILURE
     }
 }

@@ -13,12 +13,12 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, BufWriter, IsTerminal, Read, Write},
-    os::{fd::AsFd, unix::fs::MetadataExt},
     path::Path,
 };
 
 use anyhow::{Context, bail};
 use clap::{CommandFactory, error::ErrorKind};
+use same_file::Handle;
 
 use crate::{
     cli::{self, Cli, Replay},
@@ -28,6 +28,7 @@ use crate::{
     policy::Policy,
     recording::{Block, Recording, RecordingError},
     sink::{Terminal, open_file},
+    standard,
     stream::{Line, LossClass, Record, Stop, Window, single},
 };
 
@@ -82,9 +83,7 @@ fn usage(complaint: &str) -> ! {
 
 fn open_source(path: &Path) -> anyhow::Result<(File, String)> {
     if path.as_os_str() == "-" {
-        let stdin = io::stdin().as_fd().try_clone_to_owned();
-        let stdin = stdin.context("there is no standard input")?;
-        return Ok((stdin.into(), "standard input".into()));
+        return Ok((standard::input()?, "standard input".into()));
     }
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok((file, path.display().to_string()))
@@ -92,9 +91,7 @@ fn open_source(path: &Path) -> anyhow::Result<(File, String)> {
 
 fn open_output(path: Option<&Path>) -> anyhow::Result<(File, String)> {
     let Some(path) = path else {
-        let stdout = io::stdout().as_fd().try_clone_to_owned();
-        let stdout = stdout.context("there is no standard output")?;
-        return Ok((stdout.into(), "standard output".into()));
+        return Ok((standard::output()?, "standard output".into()));
     };
     let name = path.display().to_string();
     let file = open_file(path).with_context(|| format!("cannot write to {name}"))?;
@@ -103,8 +100,13 @@ fn open_output(path: Option<&Path>) -> anyhow::Result<(File, String)> {
 
 /// What is appended to while it is read has no end.
 fn is_same_file(one: &File, other: &File) -> io::Result<bool> {
-    let (one, other) = (one.metadata()?, other.metadata()?);
-    Ok(one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino()))
+    // Windows has nothing to say about a pipe.
+    let is_file = |file: &File| file.metadata().is_ok_and(|metadata| metadata.is_file());
+    if !is_file(one) || !is_file(other) {
+        return Ok(false);
+    }
+    let handle = |file: &File| Handle::from_file(file.try_clone()?);
+    Ok(handle(one)? == handle(other)?)
 }
 
 /// Why a replay ended before the recording did.

@@ -2,8 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Cursor, Read},
-    os::fd::AsFd,
+    io::{Cursor, Read},
     path::Path,
 };
 
@@ -17,6 +16,7 @@ use super::{
 };
 use crate::{
     recording::{Block, Recording},
+    standard,
     stream::{CallName, Line, Moment, ProcessId, single},
 };
 
@@ -89,11 +89,7 @@ pub fn read(part: &Part, by: By, only: Only) -> anyhow::Result<Side> {
 fn open(path: &Path) -> anyhow::Result<(Box<dyn Read>, String)> {
     const GZIP: [u8; 2] = [0x1f, 0x8b];
     let (mut file, name) = if path.as_os_str() == "-" {
-        let stdin = io::stdin().as_fd().try_clone_to_owned();
-        (
-            stdin.context("there is no standard input")?.into(),
-            "standard input".to_owned(),
-        )
+        (standard::input()?, "standard input".to_owned())
     } else {
         let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
         (file, path.display().to_string())

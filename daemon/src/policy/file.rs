@@ -12,8 +12,8 @@ use super::{
     },
 };
 use crate::{
-    attach::near,
     cli::{BudgetChoice, Events},
+    near,
     stream::{FlagKind, Metric},
 };
 

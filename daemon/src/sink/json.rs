@@ -7,7 +7,6 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -33,6 +32,7 @@ const QUEUE: usize = 256;
 const REMIND: Duration = Duration::from_secs(10);
 
 /// Permissions of the file: the stream says what a service does, which is not everybody's business.
+#[cfg(unix)]
 const MODE: u32 = 0o640;
 
 /// How to write.
@@ -344,11 +344,12 @@ impl Writer {
 /// # Errors
 /// If it cannot be opened.
 pub fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(MODE)
-        .open(path)
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    // On Windows a file gets the access list of its directory.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, MODE);
+    options.open(path)
 }
 
 fn open(path: &Path) -> io::Result<Out> {
@@ -374,8 +375,6 @@ fn rotate(path: &Path, keep: u32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
     use crate::stream::{Loss, LossClass, Moment};
 
@@ -416,8 +415,10 @@ mod tests {
         );
     }
 
+    #[cfg(unix)]
     #[test]
     fn new_files_are_not_for_everybody() {
+        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
         let mut output = JsonOutput::open(OutputOptions {
@@ -479,6 +480,7 @@ mod tests {
         assert!(lines(&path)[0].contains("\"count\":2"));
     }
 
+    #[cfg(unix)]
     #[test]
     fn full_disk_loses_visibly() {
         let mut output = JsonOutput::open(OutputOptions {

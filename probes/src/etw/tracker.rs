@@ -14,7 +14,7 @@ use super::{
     index::MOST_CPUS,
     payload::{Change, Counters, Payload, Process, Region, Switch, Thread},
     regions::Regions,
-    survey::{ById, MOST_TASKS, ProcessRow, Survey},
+    survey::{ById, MOST_TASKS, Survey},
     value::{Ansi, Utf16},
     waits::{Ended, Left, Sched},
 };
@@ -65,6 +65,7 @@ pub struct At {
 #[derive(Debug)]
 struct HostProcess {
     life: Life,
+    parent: u32,
     name: Comm,
     /// What is counted of it, if it is followed.
     followed: Option<Box<FollowedProcess>>,
@@ -84,12 +85,15 @@ struct FollowedProcess {
     minor_faults: u64,
     major_faults: u64,
     counters: Option<Counters>,
+    /// What the host says of it, where it can be asked.
+    account: Option<ProcessAccount>,
 }
 
 /// A thread of the host.
 #[derive(Clone, Copy, Debug)]
 struct HostThread {
     pid: u32,
+    tag: u32,
     name: Comm,
 }
 
@@ -180,7 +184,7 @@ impl Tracker {
                 None,
             );
         }
-        self.adopt(&processes);
+        self.adopt_descendants();
         let mut threads: Vec<_> = survey
             .threads
             .iter()
@@ -199,35 +203,16 @@ impl Tracker {
         }
     }
 
-    /// Children belong to their parents, also those that were there already. All that tells is the id of the parent.
-    fn adopt(&mut self, processes: &[(&u32, &ProcessRow)]) {
-        let is_whole = |processes: &ById<HostProcess>, pid| {
-            processes.get(&pid).is_some_and(|process| process.is_whole)
-        };
-        loop {
-            let mut adopted = false;
-            for (pid, row) in processes.iter().filter(|(pid, row)| **pid != row.parent) {
-                if is_whole(&self.processes, row.parent)
-                    && let Some(child) = self.processes.get_mut(pid).filter(|child| !child.is_whole)
-                {
-                    child.is_whole = true;
-                    adopted = true;
-                }
-            }
-            if !adopted {
-                return;
-            }
-        }
-    }
-
     /// A process is there. Processes come before their threads.
     fn process(&mut self, ts: u64, process: &Process, creator: Option<(u32, u32)>) {
         if self.processes.len() >= MOST_TASKS && !self.processes.contains_key(&process.pid) {
             self.refused += 1;
             return;
         }
-        let parent = creator.and_then(|_| self.processes.get(&process.parent));
-        let inherits = parent.is_some_and(|parent| parent.is_whole)
+        let parent = self.processes.get(&process.parent);
+        let parent = parent.filter(|_| process.parent != process.pid);
+        // The id of a parent that is gone may be another's, of one that began later.
+        let inherits = parent.is_some_and(|parent| parent.is_whole && parent.life.start_ns <= ts)
             || creator.is_some_and(|(_, tid)| self.followed.contains_key(&tid));
         let is_whole = inherits || self.is_meant(process);
         let name = image_name(process.image.0);
@@ -238,6 +223,7 @@ impl Tracker {
                     id: process.pid,
                     start_ns: ts,
                 },
+                parent: process.parent,
                 name,
                 followed: None,
                 is_whole,
@@ -279,6 +265,7 @@ impl Tracker {
             thread.tid,
             HostThread {
                 pid: thread.pid,
+                tag: thread.service_tag,
                 name,
             },
         );
@@ -290,12 +277,33 @@ impl Tracker {
         if !is_whole && !is_tagged {
             return;
         }
+        let life_of_thread = Life {
+            id: thread.tid,
+            start_ns: ts,
+        };
+        self.follow(
+            ts,
+            life_of_thread,
+            (life, image, name),
+            creator,
+            origin,
+            out,
+        );
+    }
+
+    /// Follows a thread of a process that is known.
+    fn follow(
+        &mut self,
+        ts: u64,
+        thread: Life,
+        (process, image, name): (Life, Comm, Comm),
+        creator: Option<(u32, u32)>,
+        origin: Origin,
+        out: &mut Vec<Event>,
+    ) {
         let task = Task {
-            thread: Life {
-                id: thread.tid,
-                start_ns: ts,
-            },
-            process: life,
+            thread,
+            process,
             service: 0,
             name,
         };
@@ -306,7 +314,7 @@ impl Tracker {
                 is_ready: false,
             }
         } else {
-            self.sched_of(thread.tid, ts)
+            self.sched_of(thread.id, ts)
         };
         let followed = Followed {
             task,
@@ -315,14 +323,14 @@ impl Tracker {
             delays: Delays::default(),
             memory: MemoryFlow::default(),
         };
-        let Some(process) = self.processes.get_mut(&thread.pid) else {
+        let Some(process) = self.processes.get_mut(&process.id) else {
             return;
         };
         let counted = process.followed.get_or_insert_default();
         // A process is told under the name of its program, whatever its first thread is called.
         let is_first = counted.threads == 0;
         counted.threads += 1;
-        self.followed.insert(thread.tid, Box::new(followed));
+        self.followed.insert(thread.id, Box::new(followed));
         let origin = if is_new && is_first {
             Origin::Fork
         } else {
@@ -537,6 +545,11 @@ impl Tracker {
         self.spoilt_until = self.spoilt_until.max(ts);
     }
 
+    /// The same, where it was told how many.
+    pub fn forget_waits(&mut self, ts: u64) {
+        self.spoilt_until = self.spoilt_until.max(ts);
+    }
+
     fn switch(&mut self, at: &At, switch: &Switch, out: &mut Vec<Event>) {
         if at.cpu >= MOST_CPUS {
             return;
@@ -612,10 +625,11 @@ impl Tracker {
     ) {
         let idle = HostThread {
             pid: 0,
+            tag: 0,
             name: Comm::default(),
         };
         let found = self.threads.get(&culprit).copied().filter(|_| culprit != 0);
-        let HostThread { pid, name } = found.unwrap_or(idle);
+        let HostThread { pid, name, .. } = found.unwrap_or(idle);
         let is_idle = culprit == 0 || (found.is_some() && pid == 0);
         if wait_ns >= LONG_WAIT_NS {
             self.book_behind(wait_ns, task, pid, name, is_idle);
@@ -798,24 +812,35 @@ impl Tracker {
         let counted = process.followed.as_deref_mut()?;
         self.refused += counted.reserved.take_refused() + counted.committed.take_refused();
         let only = |is_recorded: bool, value: &mut u64| is_recorded.then(|| mem::take(value));
-        let counters = counted.counters.take();
+        let recorded = counted.counters.take().map(|counters| ProcessAccount {
+            rss_bytes: Some(counters.working_set_bytes),
+            vm_bytes: Some(counters.virtual_bytes),
+            data_bytes: Some(counters.private_bytes),
+            fds: Some(u64::from(counters.handles)),
+            ..ProcessAccount::default()
+        });
+        let asked = counted.account.take();
+        // What was there before is in the host's own counters only.
+        let anchored = asked.and_then(|asked| {
+            Some(Standing {
+                reserved_bytes: asked.vm_bytes?,
+                committed_bytes: asked.data_bytes?,
+            })
+        });
+        let seen = Standing {
+            reserved_bytes: counted.reserved.total(),
+            committed_bytes: counted.committed.total(),
+        };
         Some(Event::Process {
             process: process.life,
             service: 0,
             account: ProcessAccount {
-                rss_bytes: counters.map(|counters| counters.working_set_bytes),
-                vm_bytes: counters.map(|counters| counters.virtual_bytes),
-                data_bytes: counters.map(|counters| counters.private_bytes),
-                fds: counters.map(|counters| u64::from(counters.handles)),
                 cpu_ns: only(sources.switches, &mut counted.cpu_ns),
                 minor_faults: only(sources.faults, &mut counted.minor_faults),
                 major_faults: only(sources.hard_faults, &mut counted.major_faults),
-                ..ProcessAccount::default()
+                ..asked.or(recorded).unwrap_or_default()
             },
-            standing: sources.regions.then(|| Standing {
-                reserved_bytes: counted.reserved.total(),
-                committed_bytes: counted.committed.total(),
-            }),
+            standing: sources.regions.then(|| anchored.unwrap_or(seen)),
             unseen: mem::take(&mut counted.unseen),
         })
     }
@@ -837,6 +862,109 @@ impl Tracker {
     /// How often a loss was noticed, as far as it has been told.
     pub fn breaks_told(&self) -> u64 {
         self.breaks_told + self.breaks
+    }
+
+    /// Processes that are followed now, in the order of their ids.
+    pub fn processes(&self) -> Vec<Life> {
+        let followed = self.processes.values().filter(|process| {
+            let counted = process.followed.as_ref();
+            counted.is_some_and(|counted| counted.threads > 0)
+        });
+        let mut lives: Vec<_> = followed.map(|process| process.life).collect();
+        lives.sort_unstable();
+        lives
+    }
+
+    /// Marks of a process's threads, each once.
+    pub fn tags(&self, pid: u32) -> Vec<u32> {
+        let threads = self.threads.values().filter(|thread| thread.pid == pid);
+        let mut tags: Vec<_> = threads.map(|thread| thread.tag).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        tags.retain(|tag| *tag != 0);
+        tags
+    }
+
+    /// What the host says of a process, for the window that ends next.
+    pub fn note_account(&mut self, pid: u32, account: ProcessAccount) {
+        if let Some(process) = self.counted(pid) {
+            process.account = Some(account);
+        }
+    }
+
+    /// From which size on waits and allocations are events.
+    pub fn set_options(&mut self, options: Options) {
+        self.options = options;
+    }
+
+    /// Follows what the target names from now on, besides what is followed already.
+    pub fn retarget(&mut self, ts: u64, target: Target, out: &mut Vec<Event>) {
+        self.target = target;
+        if let Target::Pids(pids) = &self.target {
+            for pid in pids {
+                if let Some(process) = self.processes.get_mut(pid) {
+                    process.is_whole = true;
+                }
+            }
+        }
+        self.adopt_descendants();
+        let is_meant = |tid: &u32, thread: &HostThread| {
+            let is_tagged = self.target
+                == Target::Tagged {
+                    pid: thread.pid,
+                    tag: thread.tag,
+                };
+            let process = self.processes.get(&thread.pid);
+            !self.followed.contains_key(tid)
+                && (is_tagged || process.is_some_and(|process| process.is_whole))
+        };
+        let mut new: Vec<_> = self
+            .threads
+            .iter()
+            .filter(|(tid, thread)| is_meant(tid, thread))
+            .map(|(tid, thread)| (*tid, *thread))
+            .collect();
+        new.sort_unstable_by_key(|(tid, _)| *tid);
+        for (tid, thread) in new {
+            let Some(process) = self.processes.get(&thread.pid) else {
+                continue;
+            };
+            let (life, image) = (process.life, process.name);
+            let of_thread = Life {
+                id: tid,
+                start_ns: ts,
+            };
+            let names = (life, image, thread.name);
+            self.follow(ts, of_thread, names, None, Origin::Found, out);
+        }
+    }
+
+    /// Children belong to their parents, whatever order they are told in.
+    fn adopt_descendants(&mut self) {
+        loop {
+            let is_child = |child: &HostProcess| {
+                let parent = self.processes.get(&child.parent);
+                !child.is_whole
+                    && child.parent != child.life.id
+                    && parent.is_some_and(|parent| {
+                        parent.is_whole && parent.life.start_ns <= child.life.start_ns
+                    })
+            };
+            let children: Vec<u32> = self
+                .processes
+                .iter()
+                .filter(|(_, child)| is_child(child))
+                .map(|(pid, _)| *pid)
+                .collect();
+            for pid in &children {
+                if let Some(child) = self.processes.get_mut(pid) {
+                    child.is_whole = true;
+                }
+            }
+            if children.is_empty() {
+                return;
+            }
+        }
     }
 
     /// How many tasks are followed now.

@@ -17,7 +17,6 @@ mod limits;
 mod lives;
 mod loss;
 mod memory;
-mod rehook;
 mod report;
 mod runtimes;
 mod timeline;

@@ -127,7 +127,9 @@ fn each_told_once(finished: &Finished, pids: &[u32]) {
             }
             TargetEventKind::Gone | TargetEventKind::Returned => turns.push(event.event),
             TargetEventKind::Waiting | TargetEventKind::Attached | TargetEventKind::Executed => {}
-            other @ TargetEventKind::Left => panic!("{other:?} in {event:?}"),
+            other @ (TargetEventKind::Left | TargetEventKind::Overlapped) => {
+                panic!("{other:?} in {event:?}")
+            }
         }
     }
     let seen: Vec<u32> = lives.keys().filter_map(|(pid, _)| *pid).collect();

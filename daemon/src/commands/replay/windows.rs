@@ -20,13 +20,13 @@ use slowburn_probes::{
 
 use super::{BUFFER, open_output, usage};
 use crate::{
-    attach::Rule,
     cli::{self, Events, Replay},
     commands::{check_config, inspect},
     detect::{Config, Detector},
     pipeline::Pipeline,
     policy::Policy,
     rivals,
+    rule::Rule,
     sink::Terminal,
     stream::{
         Hooks, Host, Limits, Line, Moment, PolicyInUse, Record, RefusedHook, Start, Stop,

@@ -1,12 +1,6 @@
-//! `slowburn run`: attach to a service and stream what it does.
+//! `slowburn run` on Linux: attach to a service and stream what it does.
 
-use std::{
-    collections::BTreeMap,
-    future::pending,
-    io::{self, IsTerminal},
-    os::fd::OwnedFd,
-    time::Duration,
-};
+use std::{future::pending, io, os::fd::OwnedFd, time::Duration};
 
 use anyhow::Context;
 use slowburn_probes::{
@@ -16,22 +10,24 @@ use slowburn_probes::{
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use crate::{
     attach::Host,
     cli::{Events, Run},
-    commands::check_config::{self, Loaded},
+    commands::{
+        check_config::Loaded,
+        live::{self, Sinks},
+    },
     detect::{Config, Detector},
     pipeline::Pipeline,
     policy::Policy,
     privileges, rivals,
     scope::Scope,
-    sink::{JsonOutput, OutputOptions, Rotation, Terminal},
     stream::{
-        self, Hooks, Limits, LossClass, Moment, PolicyInUse, Record, RefusedHook, Start, Stop,
-        StopReason, TargetEventKind, WatchedService,
+        self, Hooks, Limits, Moment, PolicyInUse, Record, RefusedHook, Start, Stop, StopReason,
+        TargetEventKind, WatchedService,
     },
     throttle::{self, Thresholds, Throttle},
 };
@@ -49,51 +45,23 @@ const LOOK: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// If the target is not found or not clear, the kernel refuses, or the output cannot be opened.
-///
-/// `is_given` tells which options were given on the command line, by their ids.
-pub fn run(
-    mut options: Run,
-    is_given: impl Fn(&str) -> bool,
-    kernel_log: bool,
-) -> anyhow::Result<()> {
-    let config = check_config::named_or_default(options.config.as_deref())?;
-    if let Some(config) = &config {
-        config.file.run.apply(&mut options, is_given);
-    }
-    attach(&options, config, kernel_log)
-}
-
-fn attach(options: &Run, config: Option<Loaded>, kernel_log: bool) -> anyhow::Result<()> {
+pub fn run(options: &Run, config: Option<Loaded>, kernel_log: bool) -> anyhow::Result<()> {
     let host = Host::live()?;
-    let target = options.target();
-    let scope = match Scope::find(host.clone(), target.clone(), options.all) {
+    let target = options.attach.target();
+    let scope = match Scope::find(host.clone(), target.clone(), options.attach.all) {
         Err(error) if options.wait && error.may_appear() => {
-            Scope::waiting(host, target, options.all)
+            Scope::waiting(host, target, options.attach.all)
         }
         found => found?,
     };
     let source = Source::start(probe_options(options, kernel_log))?;
-    let path = options.output_file();
-    if let Err(error) = privileges::give_up(path.is_some(), options.budget.0.is_some()) {
+    let writes_file = options.output_file().is_some();
+    if let Err(error) = privileges::give_up(writes_file, options.budget.0.is_some()) {
         tracing::warn!("privileges that are not needed could not be given up: {error}");
     }
-    let on_terminal = path.is_none() && io::stdout().is_terminal();
-    let rotation = options.rotate_size.map(|bytes| Rotation {
-        bytes,
-        keep: options.rotate_keep,
-    });
-    let output = JsonOutput::open(OutputOptions { path, rotation })?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    let mut session = Session::new(
-        options,
-        source,
-        scope,
-        config,
-        Sinks::new(output, Terminal::new(options.quiet, on_terminal)),
-    )?;
+    let sinks = Sinks::open(options)?;
+    let runtime = live::runtime()?;
+    let mut session = Session::new(options, source, scope, config, sinks)?;
     runtime.block_on(session.run())
 }
 
@@ -101,40 +69,13 @@ fn probe_options(options: &Run, kernel_log: bool) -> linux::Options {
     let thresholds = Thresholds::of(options);
     linux::Options {
         limits: linux::Limits {
-            ring_bytes: options.ring_size,
-            max_tasks: options.max_tasks,
+            ring_bytes: options.tuning.ring_size,
+            max_tasks: options.tuning.max_tasks,
         },
         slow_ns: thresholds.slow_ns,
         min_mapping_bytes: thresholds.min_mapping_bytes,
-        preference: options.hooks.0,
+        preference: options.tuning.hooks.0,
         kernel_log,
-    }
-}
-
-/// Everything that records go to.
-struct Sinks {
-    output: JsonOutput,
-    terminal: Terminal,
-    records: BTreeMap<String, u64>,
-}
-
-impl Sinks {
-    fn new(output: JsonOutput, terminal: Terminal) -> Self {
-        Self {
-            output,
-            terminal,
-            records: BTreeMap::new(),
-        }
-    }
-
-    fn record(&mut self, record: Record) {
-        self.terminal.record(&record);
-        let name = record.type_name();
-        match self.records.get_mut(name) {
-            Some(count) => *count += 1,
-            None => drop(self.records.insert(name.into(), 1)),
-        }
-        self.output.record(record);
     }
 }
 
@@ -222,13 +163,13 @@ impl<'a> Session<'a> {
         // Nobody is alive until what was found is told: without it, a slow start would be taken for the end of the target.
         self.drain()?;
         let start = Instant::now();
-        let mut drains = every(
+        let mut drains = live::every(
             start,
             throttle::drain_interval(DRAIN, self.options.budget.0),
         );
-        let mut windows = every(start, self.options.window);
-        let mut looks = every(start, LOOK);
-        let mut ticks = every(start, throttle::TICK);
+        let mut windows = live::every(start, self.options.window);
+        let mut looks = live::every(start, LOOK);
+        let mut ticks = live::every(start, throttle::TICK);
         let made = self.scope.watch().and_then(|descriptor| {
             // SAFETY: the descriptor is open, and its only owner keeps it until it is dropped.
             unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }.ok()
@@ -292,7 +233,7 @@ impl<'a> Session<'a> {
         let ts = self.source.now();
         for (index, service) in (0..).zip(self.scope.services()) {
             let target = watched(service);
-            self.sinks.terminal.say(&attached(&target));
+            self.sinks.terminal.say(&live::attached(&target));
             let mut event = self
                 .pipeline
                 .service_event(ts, TargetEventKind::Attached, index);
@@ -380,7 +321,8 @@ impl<'a> Session<'a> {
         self.pipeline.set_rivals(rivals::by_waiter(rivals, owner));
         self.process()?;
         self.scope.rescan(&mut self.source, true)?;
-        self.note_output_losses(self.source.now());
+        self.sinks
+            .note_losses(self.source.now(), &mut self.pipeline);
         self.sinks
             .terminal
             .status(self.pipeline.live_processes(), self.pipeline.raised());
@@ -388,21 +330,11 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn note_output_losses(&mut self, ts: u64) {
-        let lost = self.sinks.output.take_lost();
-        if lost > 0 {
-            self.pipeline
-                .lose(ts, LossClass::Output, lost, &mut |record| {
-                    self.sinks.record(record);
-                });
-        }
-    }
-
     /// Writes the first record, and says what is watched.
     fn begin(&mut self) {
         let targets: Vec<_> = self.scope.services().iter().map(watched).collect();
         for target in &targets {
-            self.sinks.terminal.say(&attached(target));
+            self.sinks.terminal.say(&live::attached(target));
         }
         let ts = Moment(self.started);
         self.sinks.record(Record::Start(Box::new(Start {
@@ -410,7 +342,11 @@ impl<'a> Session<'a> {
             version: env!("CARGO_PKG_VERSION").into(),
             host: host(),
             hooks: hooks(self.source.hooks()),
-            limits: limits(self.options),
+            limits: Limits {
+                ring_bytes: u64::from(self.options.tuning.ring_size),
+                max_tasks: self.options.tuning.max_tasks,
+                ..live::limits(self.options)
+            },
             policy: self.policy.take(),
             targets,
         })));
@@ -418,7 +354,7 @@ impl<'a> Session<'a> {
             let mut event = self
                 .pipeline
                 .service_event(self.started, TargetEventKind::Waiting, 0);
-            event.service = self.options.target().to_string();
+            event.service = self.options.attach.target().to_string();
             self.sinks.record(Record::Target(event));
         }
         self.sinks.output.flush();
@@ -427,8 +363,7 @@ impl<'a> Session<'a> {
     /// Writes the last record, and waits until it is written.
     fn stop(&mut self, reason: StopReason) {
         let ts = self.source.now();
-        self.note_output_losses(ts);
-        self.sinks.terminal.clear_status();
+        self.sinks.note_losses(ts, &mut self.pipeline);
         let stop = Stop {
             ts: Moment(ts),
             reason,
@@ -438,12 +373,7 @@ impl<'a> Session<'a> {
             lost: self.pipeline.lost().clone(),
             ignored: self.pipeline.take_ignored(),
         };
-        self.sinks.terminal.say(&farewell(&stop));
-        self.sinks.output.record(Record::Stop(Box::new(stop)));
-        let lost = self.sinks.output.finish();
-        if lost > 0 {
-            tracing::error!("{lost} records could not be written at the end");
-        }
+        self.sinks.finish(stop);
     }
 }
 
@@ -459,30 +389,12 @@ async fn readable(descriptor: Option<&AsyncFd<OwnedFd>>) {
     }
 }
 
-fn every(start: Instant, period: Duration) -> Interval {
-    let mut interval = interval_at(start + period, period);
-    // After a stall, the next tick comes a whole period later: a burst of empty windows helps nobody.
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
-}
-
 fn names(scope: &Scope) -> Vec<String> {
     scope
         .services()
         .iter()
         .map(|service| service.name.clone())
         .collect()
-}
-
-fn attached(target: &WatchedService) -> String {
-    let pids = target.pids.len();
-    format!(
-        "attached to {} ({}, {pids} {}): {}",
-        target.service,
-        target.rule,
-        if pids == 1 { "process" } else { "processes" },
-        target.why
-    )
 }
 
 fn watched(service: &crate::attach::Service) -> WatchedService {
@@ -522,31 +434,4 @@ fn hooks(hooks: &linux::Hooks) -> Hooks {
         memory: hooks.memory.name().into(),
         refused: refused.collect(),
     }
-}
-
-fn limits(options: &Run) -> Limits {
-    let slow = options.events == Events::Slow;
-    let all = options.events == Events::All;
-    let shown = |value: u64| if slow { Some(value) } else { all.then_some(0) };
-    Limits {
-        window_ns: options.window.as_nanos() as u64,
-        slow_ns: shown(options.slow.as_nanos() as u64),
-        min_mapping_bytes: shown(options.min_mapping),
-        ring_bytes: u64::from(options.ring_size),
-        max_tasks: options.max_tasks,
-        delay_precision: 1.0 / 16.0,
-        budget_share: options.budget.0,
-    }
-}
-
-fn farewell(stop: &Stop) -> String {
-    let count = |name: &str| stop.records.get(name).copied().unwrap_or(0);
-    let lost: u64 = stop.lost.values().sum();
-    format!(
-        "stopped after {:.1} s: {} windows, {} flag records, {} single events, {lost} lost",
-        stop.ran_ns as f64 / 1e9,
-        count("window"),
-        count("flag"),
-        count("mapping") + count("thread") + count("delay"),
-    )
 }
