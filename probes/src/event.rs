@@ -111,13 +111,18 @@ pub struct MemoryFlow {
 }
 
 impl MemoryFlow {
-    /// Adds another period or task.
+    /// Adds another period or task. What a damaged recording says may be too much for a number.
     pub fn add(&mut self, other: &Self) {
-        self.reserved += other.reserved;
-        self.released += other.released;
-        self.committed += other.committed;
-        self.decommitted += other.decommitted;
-        self.discarded += other.discarded;
+        let bytes = [
+            (&mut self.reserved, other.reserved),
+            (&mut self.released, other.released),
+            (&mut self.committed, other.committed),
+            (&mut self.decommitted, other.decommitted),
+            (&mut self.discarded, other.discarded),
+        ];
+        for (mine, theirs) in bytes {
+            *mine = mine.saturating_add(theirs);
+        }
         for (mine, theirs) in self.calls.iter_mut().zip(other.calls) {
             *mine += theirs;
         }

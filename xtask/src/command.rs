@@ -40,7 +40,12 @@ pub fn target_dir() -> PathBuf {
 /// A cargo for this workspace.
 pub fn cargo() -> Command {
     // `CARGO` is the cargo that runs us, of the toolchain that the user chose.
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo_of(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// The same, of another toolchain.
+pub fn cargo_of(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
     command
         .current_dir(root())
         .env("CARGO_TARGET_DIR", target_dir());

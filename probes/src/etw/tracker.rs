@@ -505,7 +505,7 @@ impl Tracker {
         if let (Sched::On { since, .. }, Some(process)) =
             (thread.sched, self.counted(thread.task.process.id))
         {
-            process.cpu_ns += ts.saturating_sub(since);
+            process.cpu_ns = process.cpu_ns.saturating_add(ts.saturating_sub(since));
         }
         out.extend(thread.sample());
         let mut is_last = false;
@@ -571,7 +571,8 @@ impl Tracker {
             match thread.sched.switch_out(at.ts, at.cpu, switch.old_state) {
                 Left::Ran { since } => {
                     if let Some(process) = self.counted(pid) {
-                        process.cpu_ns += at.ts.saturating_sub(since);
+                        let ran = at.ts.saturating_sub(since);
+                        process.cpu_ns = process.cpu_ns.saturating_add(ran);
                     }
                 }
                 Left::Untold => {}
@@ -770,7 +771,7 @@ impl Tracker {
                 let ran = ts.saturating_sub(*since);
                 *since = ts.max(*since);
                 if let Some(process) = self.counted(pid) {
-                    process.cpu_ns += ran;
+                    process.cpu_ns = process.cpu_ns.saturating_add(ran);
                 }
             }
         }
@@ -782,7 +783,7 @@ impl Tracker {
         self.tell_losses(ts, out);
         let none = |is_recorded: bool| if is_recorded { 0 } else { period_ns };
         let (waits_ns, calls_ns) = (none(self.sources.switches), none(self.sources.regions));
-        if waits_ns + calls_ns > 0 {
+        if waits_ns > 0 || calls_ns > 0 {
             out.push(Event::Gap {
                 waits_ns,
                 calls_ns,

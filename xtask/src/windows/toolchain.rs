@@ -4,7 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use anyhow::{Context, Result, bail};
@@ -52,18 +52,18 @@ impl Toolchain {
 
     /// A cargo that compiles for the target.
     pub fn cargo(&self, subcommand: &str) -> Command {
-        let mut cargo = command::cargo();
-        keep_out_settings(&mut cargo);
+        let mut cargo = match &self.library {
+            Library::Installed => command::cargo(),
+            Library::Built(_) | Library::Along => debian(subcommand),
+        };
         match &self.library {
-            Library::Installed => {}
+            Library::Installed => keep_out_settings(&mut cargo),
             Library::Built(sysroot) => {
-                use_debian(&mut cargo);
                 let flags = format!("--sysroot={}", sysroot.display());
                 cargo.env(variable(self.target, "RUSTFLAGS"), &flags);
                 cargo.env(variable(self.target, "RUSTDOCFLAGS"), &flags);
             }
             Library::Along => {
-                use_debian(&mut cargo);
                 cargo.env("RUSTC_BOOTSTRAP", "1");
                 cargo.env("CARGO_UNSTABLE_BUILD_STD", "std,panic_abort,test");
             }
@@ -176,9 +176,7 @@ fn build_library(target: &str) -> Result<PathBuf> {
     }
     eprintln!("windows: building the standard library for {target} from {DEBIAN_SOURCE}");
     let work = command::target_dir().join("windows/std");
-    let mut cargo = Command::new(Path::new(DEBIAN_BIN).join("cargo"));
-    keep_out_settings(&mut cargo);
-    use_debian(&mut cargo);
+    let mut cargo = debian("build");
     cargo
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", "-Zforce-unstable-if-unmarked")
@@ -208,16 +206,25 @@ fn build_library(target: &str) -> Result<PathBuf> {
     Ok(sysroot)
 }
 
-/// Has a cargo take Debian's compiler, whatever rustup would.
-fn use_debian(cargo: &mut Command) {
+/// Debian's cargo with its compiler, whatever rustup would take.
+fn debian(subcommand: &str) -> Command {
     let bin = Path::new(DEBIAN_BIN);
+    // Cargo looks for its subcommands where rustup puts its own, before anywhere else.
+    let program = if subcommand == "clippy" {
+        "cargo-clippy"
+    } else {
+        "cargo"
+    };
+    let mut cargo = command::cargo_of(bin.join(program));
+    keep_out_settings(&mut cargo);
     let others = std::env::var_os("PATH").unwrap_or_default();
     let mut path = bin.as_os_str().to_owned();
     path.push(":");
     path.push(others);
     cargo
         .env("PATH", path)
+        .env("CARGO", bin.join("cargo"))
         .env("RUSTC", bin.join("rustc"))
-        .env_remove("RUSTUP_TOOLCHAIN")
-        .stdin(Stdio::null());
+        .env_remove("RUSTUP_TOOLCHAIN");
+    cargo
 }
