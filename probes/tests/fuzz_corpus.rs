@@ -9,7 +9,7 @@ use slowburn_probes::etw::{
 
 #[test]
 fn recordings_of_the_corpus_are_read_to_their_end() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/reader");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/reader");
     let mut windows = 0;
     for file in fs::read_dir(&directory).expect("it is in the repository") {
         let bytes = fs::read(file.expect("it can be listed").path()).expect("it can be read");
