@@ -30,9 +30,10 @@ const ENOUGH: u64 = 50;
 /// How often a sum of waits may be off before it is ours that is: what we do wrong we do each time.
 const ATTEMPTS: usize = 3;
 
-/// How far apart two observers of the same event stand, in nanoseconds: one is called after the other.
+/// How far apart two observers of the same event stand, in nanoseconds: one is called after the other. An emulated processor
+/// takes microseconds for each, and there are four: three families of hooks and the timeline. Seen there: 14 us between the outermost, 5 us between neighbours.
 fn observers_apart() -> f64 {
-    if in_guest() { 3_000.0 } else { 500.0 }
+    if in_guest() { 20_000.0 } else { 500.0 }
 }
 
 fn check(name: &str, workload: &[&str], threads: &[&str], also: impl Fn(&Watched)) {
