@@ -204,9 +204,8 @@ fn book(slot: u32, record: &mut SchedRecord, cpu: u16, wait_ns: u64) {
             (&raw mut record.latest_count).write_volatile(place as u16 + 1);
         }
     }
-    // Not before: that `record` is changed elsewhere meanwhile the compiler does not see, and each 31st wait would be lost.
     if place == LATEST - 1 {
-        flush(slot);
+        flush(slot, record);
     }
     // Last, so that whoever reads this first finds no more moves than waits.
     if record.last_cpu != 0 && record.last_cpu != cpu {
@@ -217,8 +216,8 @@ fn book(slot: u32, record: &mut SchedRecord, cpu: u16, wait_ns: u64) {
 /// Moves the latest waits of the task in a slot to its histogram. A function of its own in the object as well, since few
 /// switches need it.
 #[inline(never)]
-fn flush(slot: u32) {
-    let (Some(record), Some(Histogram(counts))) = (sched_in(slot), histogram_in(slot)) else {
+fn flush(slot: u32, record: &mut SchedRecord) {
+    let Some(Histogram(counts)) = histogram_in(slot) else {
         return;
     };
     let flushes = &raw mut record.flushes;
