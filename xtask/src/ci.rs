@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::{build_ebpf, lint, test, test_output::Counts, vm};
+use crate::{build_ebpf, lint, test, test_output::Counts, vm, windows};
 
 /// Runs all steps, the later ones also when an earlier one fails, so that one run shows everything that
 /// is wrong. The tests come last: their count is the last line.
@@ -19,9 +19,11 @@ pub fn run() -> Result<ExitCode> {
     };
     step("lint", lint::run);
     step("build-ebpf --check", build_ebpf::check);
+    step("windows clippy", windows::clippy);
     let mut outcome = test::run_groups(true, None)?;
     if let Err(error) = vm::run_default(&mut outcome) {
         outcome.add("guests", Counts::default(), Some(format!("{error:#}")));
     }
+    windows::test(&mut outcome, None);
     Ok(outcome.report(&failed))
 }

@@ -44,7 +44,7 @@ enum Command {
     Vm(vm::Args),
     Bench(bench::Args),
     Eval(eval::Args),
-    /// Everything the continuous integration runs: lint, build-ebpf --check, test --install, vm
+    /// Everything the continuous integration runs: lint, build-ebpf --check, windows clippy, test --install, vm, windows test
     Ci,
     BuildEbpf(build_ebpf::Args),
     Windows(windows::Args),

@@ -94,7 +94,7 @@ fn build_command(toolchain: &Toolchain) -> Command {
 }
 
 /// Checks all targets, the later ones also when an earlier one fails.
-fn clippy() -> Result<()> {
+pub fn clippy() -> Result<()> {
     let mut failed = Vec::new();
     for target in [GNU].into_iter().chain(MSVC) {
         heading(&format!("clippy for {target}"));
@@ -123,7 +123,7 @@ fn clippy() -> Result<()> {
 }
 
 /// Runs all tests. What this machine cannot have is skipped, with the reason.
-fn test(outcome: &mut Outcome, filter: Option<&str>) {
+pub fn test(outcome: &mut Outcome, filter: Option<&str>) {
     const GROUP: &str = "Windows tests";
     heading("Windows: unit and integration tests under wine");
     match try_test(filter) {
