@@ -6,7 +6,7 @@
 mod fake_etw;
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
     process::Command,
     thread::{JoinHandle, spawn},
@@ -14,24 +14,14 @@ use std::{
 };
 
 use clap::Parser;
-use fake_etw::{Fake, of_recording};
+use fake_etw::{Fake, of_recording, shop};
 use serde_json::Value;
 use slowburn::{
     cli::{self, Cli},
     commands::{live, platform},
 };
-use slowburn_probes::{
-    etw::{
-        payload::{Change, Region},
-        writer::{Form, Process, Thread, Writer},
-    },
-    windows::SESSION,
-};
+use slowburn_probes::{etw::writer::Form, windows::SESSION};
 use tempfile::TempDir;
-
-const WAITING: i8 = 5;
-/// Ticks in a millisecond.
-const MS: i64 = 10_000;
 
 /// Ten waits of 3 ms, and ten megabytes, of this very process: one that runs is to be attached to.
 fn record(path: &Path) -> std::io::Result<()> {
@@ -41,47 +31,7 @@ fn record(path: &Path) -> std::io::Result<()> {
         start_filetime: now + 116_444_736_000_000_000,
         ..Form::default()
     };
-    let (pid, t) = (std::process::id(), form.origin);
-    let mut w = Writer::new(File::create(path)?, form)?;
-    for (pid, image) in [(0, "Idle"), (pid, "shop.exe"), (9_996, "hog.exe")] {
-        let process = Process {
-            pid,
-            parent: 4,
-            image,
-        };
-        w.process(0, t, Change::ThereAtStart, process)?;
-    }
-    for (pid, tid, name) in [
-        (0, 0, ""),
-        (pid, 90_004, "till"),
-        (pid, 90_008, "store"),
-        (9_996, 9_992, ""),
-    ] {
-        let thread = Thread {
-            pid,
-            tid,
-            name,
-            ..Thread::default()
-        };
-        w.thread(0, t, Change::ThereAtStart, thread)?;
-    }
-    w.switch(1, t, 0, WAITING, 90_008)?;
-    for round in 0..10 {
-        let t = t + round * 10 * MS + MS;
-        w.switch(0, t, 0, WAITING, 9_992)?;
-        w.ready(1, t + MS, 90_004)?;
-        w.switch(0, t + 4 * MS, 9_992, WAITING, 90_004)?;
-        w.switch(0, t + 5 * MS, 90_004, WAITING, 0)?;
-        let region = Region {
-            pid,
-            base: 0x1000_0000 + 0x10_0000 * round as u64,
-            bytes: 0x10_0000,
-            flags: Region::RESERVE | Region::COMMIT,
-            committed: 0,
-        };
-        w.region(1, t + 6 * MS, &region)?;
-    }
-    w.finish().map(drop)
+    shop::write(path, form, std::process::id(), 10)
 }
 
 /// A run in a thread of this program, where the made-up system is.

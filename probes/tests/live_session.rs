@@ -14,22 +14,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fake_etw::{Fake, FakeEvent, of_recording};
+use fake_etw::{
+    Fake, FakeEvent, of_recording,
+    shop::{self, STORE, TILL},
+};
 use slowburn_probes::{
-    etw::{
-        Recording, Replay, Survey,
-        payload::{Change, Region},
-        tracker,
-        writer::{Form, Process, Thread, Writer},
-    },
+    etw::{Recording, Replay, Survey, tracker, writer::Form},
     event::{Class, Event},
     windows::{Losses, Options, SESSION, Source, SourceError, Target, support},
 };
 use tempfile::TempDir;
-
-const WAITING: i8 = 5;
-/// Ticks in a millisecond.
-const MS: i64 = 10_000;
 
 const OPTIONS: Options = Options {
     queue_bytes: 64 << 20,
@@ -47,57 +41,10 @@ fn start() -> Result<Source, SourceError> {
     Source::start(target(), OPTIONS)
 }
 
-/// A shop of two threads: one waits for 3 ms in each round, the other commits a megabyte.
 fn record(directory: &TempDir, rounds: u32) -> PathBuf {
     let path = directory.path().join("shop.etl");
-    write(&path, rounds).expect("the recording can be written");
+    shop::write(&path, Form::default(), 100, rounds).expect("the recording can be written");
     path
-}
-
-fn write(path: &Path, rounds: u32) -> std::io::Result<()> {
-    let form = Form::default();
-    let mut w = Writer::new(File::create(path)?, form)?;
-    let t = form.origin;
-    w.enabled(t, [0x3, 0x8204])?;
-    for (pid, image) in [(0, "Idle"), (100, "shop.exe"), (200, "hog.exe")] {
-        let process = Process {
-            pid,
-            parent: 4,
-            image,
-        };
-        w.process(0, t, Change::ThereAtStart, process)?;
-    }
-    for (pid, tid, name) in [
-        (0, 0, ""),
-        (100, 101, "till"),
-        (100, 102, "store"),
-        (200, 201, ""),
-    ] {
-        let thread = Thread {
-            pid,
-            tid,
-            name,
-            ..Thread::default()
-        };
-        w.thread(0, t, Change::ThereAtStart, thread)?;
-    }
-    w.switch(1, t, 0, WAITING, 102)?;
-    for round in 0..i64::from(rounds) {
-        let t = t + round * 10 * MS + MS;
-        w.switch(0, t, 0, WAITING, 201)?;
-        w.ready(1, t + MS, 101)?;
-        w.switch(0, t + 4 * MS, 201, WAITING, 101)?;
-        w.switch(0, t + 5 * MS, 101, WAITING, 0)?;
-        let region = Region {
-            pid: 100,
-            base: 0x1000_0000 + 0x10_0000 * round as u64,
-            bytes: 0x10_0000,
-            flags: Region::RESERVE | Region::COMMIT,
-            committed: 0,
-        };
-        w.region(1, t + 6 * MS, &region)?;
-    }
-    w.finish().map(drop)
 }
 
 /// What was measured, by thread: waits with their sum and longest, those unknown, and what was committed.
@@ -178,9 +125,9 @@ fn live_and_recorded_are_the_same() {
     let live_sums = sums(&live);
     assert_eq!(live_sums, sums(&replayed(&path)));
     // Not that both are nothing: 50 waits of 3 ms, 50 MiB.
-    let till = &live_sums[&(101, "till".into())];
+    let till = &live_sums[&(TILL, "till".into())];
     assert_eq!(till[..3], [50, 150_000_000, 3_000_000]);
-    assert_eq!(live_sums[&(102, "store".into())][4], 50 << 20);
+    assert_eq!(live_sums[&(STORE, "store".into())][4], 50 << 20);
     assert_eq!(lost(&live), 0);
     assert_eq!(source.losses(), Losses::default());
     let singles = |events: &[Event]| {
@@ -238,7 +185,7 @@ fn bursts_are_taken() {
     );
     assert_eq!(source.losses(), Losses::default());
     assert_eq!(
-        sums(&live)[&(101, "till".into())][..2],
+        sums(&live)[&(TILL, "till".into())][..2],
         [80_000, 240_000_000_000]
     );
 }
@@ -405,5 +352,5 @@ fn what_cannot_be_decoded_does_no_harm() {
     fake.delivered(SESSION);
     let mut live = Vec::new();
     source.stop(&mut live);
-    assert_eq!(sums(&live)[&(101, "till".into())][..2], [20, 60_000_000]);
+    assert_eq!(sums(&live)[&(TILL, "till".into())][..2], [20, 60_000_000]);
 }

@@ -1,8 +1,11 @@
 //! Names for several services that answer to the same one.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use super::Service;
+
+/// What a service can be told from others by, the handiest first.
+const MARKS: [fn(&Service) -> Option<String>; 3] = [last_part, whole_path, lowest_pid];
 
 /// Gives services that have the same name, and would be one in the stream, names of their own: `node (a.service)`. By the last part of
 /// their cgroup if that is enough, or else all of it, or else the lowest pid.
@@ -12,33 +15,33 @@ pub fn tell_apart(services: &mut [Service]) {
         same.entry(service.name.clone()).or_default().push(service);
     }
     for services in same.values_mut().filter(|same| same.len() > 1) {
-        let marks: [Vec<Option<String>>; 2] =
-            [last_part, whole_path].map(|mark: fn(&Path) -> String| {
-                let cgroups = services.iter().map(|service| service.cgroup.as_deref());
-                cgroups.map(|cgroup| cgroup.map(mark)).collect()
-            });
-        for (at, service) in services.iter_mut().enumerate() {
-            let unique = |marks: &&Vec<Option<String>>| {
-                let mark = &marks[at];
-                mark.is_some() && marks.iter().filter(|other| *other == mark).count() == 1
-            };
-            let mark = marks
-                .iter()
-                .find(unique)
-                .and_then(|marks| marks[at].clone());
-            let first = service.processes.first().map(|process| process.pid);
-            if let Some(mark) = mark.or_else(|| Some(format!("pid {}", first?))) {
+        let marks: Vec<_> = services
+            .iter()
+            .map(|service| MARKS.map(|mark| mark(service)))
+            .collect();
+        for (service, own) in services.iter_mut().zip(&marks) {
+            let is_its_own =
+                |n: usize| marks.iter().filter(|other| other[n] == own[n]).count() == 1;
+            let mark = (0..MARKS.len()).find_map(|n| own[n].as_ref().filter(|_| is_its_own(n)));
+            if let Some(mark) = mark {
                 service.name = format!("{} ({mark})", service.name);
             }
         }
     }
 }
 
-fn last_part(cgroup: &Path) -> String {
+fn last_part(service: &Service) -> Option<String> {
+    let cgroup = service.cgroup.as_deref()?;
     let name = cgroup.file_name().unwrap_or(cgroup.as_os_str());
-    name.to_string_lossy().into_owned()
+    Some(name.to_string_lossy().into_owned())
 }
 
-fn whole_path(cgroup: &Path) -> String {
-    cgroup.to_string_lossy().into_owned()
+fn whole_path(service: &Service) -> Option<String> {
+    let cgroup = service.cgroup.as_deref()?;
+    Some(cgroup.to_string_lossy().into_owned())
+}
+
+fn lowest_pid(service: &Service) -> Option<String> {
+    let first = service.processes.first()?;
+    Some(format!("pid {}", first.pid))
 }

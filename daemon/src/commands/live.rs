@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, IsTerminal},
+    ops::Range,
     time::Duration,
 };
 
@@ -17,7 +18,9 @@ use crate::{
     commands::{check_config, platform},
     pipeline::Pipeline,
     sink::{JsonOutput, OutputOptions, Rotation, Terminal},
-    stream::{Limits, LossClass, Record, Stop, WatchedService},
+    stream::{
+        Limits, LossClass, Moment, Record, Start, Stop, StopReason, TargetEventKind, WatchedService,
+    },
 };
 
 /// Attaches and streams until told to stop.
@@ -89,6 +92,36 @@ impl Sinks {
         self.output.record(record);
     }
 
+    /// Takes the first record, and says what is watched; or else what is waited for.
+    pub fn begin(&mut self, start: Start, awaited: &Target, pipeline: &mut Pipeline) {
+        for target in &start.targets {
+            self.terminal.say(&attached(target));
+        }
+        let is_waiting = start.targets.is_empty();
+        let Moment(ts) = start.ts;
+        self.record(Record::Start(Box::new(start)));
+        if is_waiting {
+            let mut event = pipeline.service_event(ts, TargetEventKind::Waiting, 0);
+            event.service = awaited.to_string();
+            self.record(Record::Target(event));
+        }
+        self.output.flush();
+    }
+
+    /// Says what was found in the end: the first record could not.
+    pub fn attached(
+        &mut self,
+        ts: u64,
+        index: u32,
+        target: &WatchedService,
+        pipeline: &mut Pipeline,
+    ) {
+        self.terminal.say(&attached(target));
+        let mut event = pipeline.service_event(ts, TargetEventKind::Attached, index);
+        event.detail = Some(format!("{}: {}", target.rule, target.why));
+        self.record(Record::Target(event));
+    }
+
     /// Tells what did not reach the output since the last call.
     pub fn note_losses(&mut self, ts: u64, pipeline: &mut Pipeline) {
         let lost = self.output.take_lost();
@@ -99,8 +132,24 @@ impl Sinks {
         }
     }
 
-    /// Takes the last record, and waits until it is written.
-    pub fn finish(&mut self, stop: Stop) {
+    /// Takes the last record, and waits until it is written. `lived` is when the run began, and when it ended.
+    pub fn finish(
+        &mut self,
+        lived: Range<u64>,
+        reason: StopReason,
+        recovered: u64,
+        pipeline: &mut Pipeline,
+    ) {
+        self.note_losses(lived.end, pipeline);
+        let stop = Stop {
+            ts: Moment(lived.end),
+            reason,
+            ran_ns: lived.end.saturating_sub(lived.start),
+            records: self.records.clone(),
+            recovered,
+            lost: pipeline.lost().clone(),
+            ignored: pipeline.take_ignored(),
+        };
         self.terminal.clear_status();
         self.terminal.say(&farewell(&stop));
         self.output.record(Record::Stop(Box::new(stop)));
@@ -120,7 +169,7 @@ pub fn every(start: Instant, period: Duration) -> Interval {
 }
 
 /// What was found, for people.
-pub fn attached(target: &WatchedService) -> String {
+fn attached(target: &WatchedService) -> String {
     let pids = target.pids.len();
     format!(
         "attached to {} ({}, {pids} {}): {}",

@@ -1,6 +1,8 @@
 //! Stand-ins for the calls of Windows that sessions are made of. The linker takes them instead of the system's, so that ferrisetw and all that
 //! is ours run as they do on Windows, with events that a test hands in. It proves our side of it, not Windows's.
 
+pub mod shop;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     fs::File,

@@ -26,8 +26,8 @@ use crate::{
     privileges, rivals,
     scope::Scope,
     stream::{
-        self, Hooks, Limits, Moment, PolicyInUse, Record, RefusedHook, Start, Stop, StopReason,
-        TargetEventKind, WatchedService,
+        self, Hooks, Limits, Moment, PolicyInUse, Record, RefusedHook, Start, StopReason,
+        WatchedService,
     },
     throttle::{self, Thresholds, Throttle},
 };
@@ -228,17 +228,11 @@ impl<'a> Session<'a> {
         self.drain()
     }
 
-    /// Says what was found in the end: the first record could not.
     fn tell_attached(&mut self) {
         let ts = self.source.now();
         for (index, service) in (0..).zip(self.scope.services()) {
-            let target = watched(service);
-            self.sinks.terminal.say(&live::attached(&target));
-            let mut event = self
-                .pipeline
-                .service_event(ts, TargetEventKind::Attached, index);
-            event.detail = Some(format!("{}: {}", target.rule, target.why));
-            self.sinks.record(Record::Target(event));
+            self.sinks
+                .attached(ts, index, &watched(service), &mut self.pipeline);
         }
     }
 
@@ -330,15 +324,9 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Writes the first record, and says what is watched.
     fn begin(&mut self) {
-        let targets: Vec<_> = self.scope.services().iter().map(watched).collect();
-        for target in &targets {
-            self.sinks.terminal.say(&live::attached(target));
-        }
-        let ts = Moment(self.started);
-        self.sinks.record(Record::Start(Box::new(Start {
-            ts,
+        let start = Start {
+            ts: Moment(self.started),
             version: env!("CARGO_PKG_VERSION").into(),
             host: host(),
             hooks: hooks(self.source.hooks()),
@@ -348,32 +336,17 @@ impl<'a> Session<'a> {
                 ..live::limits(self.options)
             },
             policy: self.policy.take(),
-            targets,
-        })));
-        if self.scope.services().is_empty() {
-            let mut event = self
-                .pipeline
-                .service_event(self.started, TargetEventKind::Waiting, 0);
-            event.service = self.options.attach.target().to_string();
-            self.sinks.record(Record::Target(event));
-        }
-        self.sinks.output.flush();
+            targets: self.scope.services().iter().map(watched).collect(),
+        };
+        let awaited = self.options.attach.target();
+        self.sinks.begin(start, &awaited, &mut self.pipeline);
     }
 
-    /// Writes the last record, and waits until it is written.
     fn stop(&mut self, reason: StopReason) {
-        let ts = self.source.now();
-        self.sinks.note_losses(ts, &mut self.pipeline);
-        let stop = Stop {
-            ts: Moment(ts),
-            reason,
-            ran_ns: ts.saturating_sub(self.started),
-            records: self.sinks.records.clone(),
-            recovered: self.source.recovered(),
-            lost: self.pipeline.lost().clone(),
-            ignored: self.pipeline.take_ignored(),
-        };
-        self.sinks.finish(stop);
+        let lived = self.started..self.source.now();
+        let recovered = self.source.recovered();
+        self.sinks
+            .finish(lived, reason, recovered, &mut self.pipeline);
     }
 }
 

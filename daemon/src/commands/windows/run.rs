@@ -25,7 +25,7 @@ use crate::{
     rivals,
     stream::{
         Cost, Hooks, Host, KernelCost, Limits, MemoryStep, Moment, OwnSummary, PolicyInUse, Record,
-        SchedStep, Start, Stop, StopReason, TargetEventKind, WatchedService,
+        SchedStep, Start, StopReason, TargetEventKind, WatchedService,
     },
     windows::{AttachError, Found, Scope},
 };
@@ -257,22 +257,13 @@ impl<'a> Session<'a> {
         let Some(found) = self.scope.found() else {
             return;
         };
-        let target = watched(found);
-        self.sinks.terminal.say(&live::attached(&target));
-        let mut event =
-            self.pipeline
-                .service_event(self.source.now(), TargetEventKind::Attached, 0);
-        event.detail = Some(format!("{}: {}", target.rule, target.why));
-        self.sinks.record(Record::Target(event));
+        let ts = self.source.now();
+        self.sinks
+            .attached(ts, 0, &watched(found), &mut self.pipeline);
     }
 
-    /// Writes the first record, and says what is watched.
     fn begin(&mut self) {
-        let targets: Vec<_> = self.scope.found().into_iter().map(watched).collect();
-        for target in &targets {
-            self.sinks.terminal.say(&live::attached(target));
-        }
-        self.sinks.record(Record::Start(Box::new(Start {
+        let start = Start {
             ts: Moment(self.started),
             version: env!("CARGO_PKG_VERSION").into(),
             host: host(),
@@ -285,32 +276,15 @@ impl<'a> Session<'a> {
                 ..live::limits(self.options)
             },
             policy: self.policy.take(),
-            targets,
-        })));
-        if self.scope.found().is_none() {
-            let mut event = self
-                .pipeline
-                .service_event(self.started, TargetEventKind::Waiting, 0);
-            event.service = self.options.attach.target().to_string();
-            self.sinks.record(Record::Target(event));
-        }
-        self.sinks.output.flush();
+            targets: self.scope.found().into_iter().map(watched).collect(),
+        };
+        let awaited = self.options.attach.target();
+        self.sinks.begin(start, &awaited, &mut self.pipeline);
     }
 
-    /// Writes the last record, and waits until it is written.
     fn stop(&mut self, reason: StopReason) {
-        let ts = self.source.now();
-        self.sinks.note_losses(ts, &mut self.pipeline);
-        let stop = Stop {
-            ts: Moment(ts),
-            reason,
-            ran_ns: ts.saturating_sub(self.started),
-            records: self.sinks.records.clone(),
-            recovered: 0,
-            lost: self.pipeline.lost().clone(),
-            ignored: self.pipeline.take_ignored(),
-        };
-        self.sinks.finish(stop);
+        let lived = self.started..self.source.now();
+        self.sinks.finish(lived, reason, 0, &mut self.pipeline);
     }
 }
 

@@ -27,6 +27,9 @@ const FAILED: ServiceExitCode = ServiceExitCode::ServiceSpecific(1);
 /// How long the last window, and writing what is left, may take.
 const STOPPING: Duration = Duration::from_secs(20);
 
+/// Who is told of the service's state. It is not known yet when the handler of controls is registered.
+static MANAGER: OnceLock<ServiceStatusHandle> = OnceLock::new();
+
 /// The options of the run. The system calls us without any way to pass them.
 static OPTIONS: OnceLock<Vec<OsString>> = OnceLock::new();
 
@@ -49,13 +52,22 @@ fn main(_arguments: Vec<OsString>) {
 
 fn serve() -> anyhow::Result<()> {
     let handle = service_control_handler::register(NAME, |control| match control {
-        ServiceControl::Stop | ServiceControl::Shutdown | ServiceControl::Preshutdown => {
+        ServiceControl::Stop | ServiceControl::Shutdown => {
+            // None comes before the service runs, and has a manager.
+            if let Some(manager) = MANAGER.get() {
+                let _ = tell(
+                    *manager,
+                    ServiceState::StopPending,
+                    ServiceExitCode::NO_ERROR,
+                );
+            }
             STOP.notify_one();
             ServiceControlHandlerResult::NoError
         }
         ServiceControl::Interrogate => ServiceControlHandlerResult::NoError,
         _ => ServiceControlHandlerResult::NotImplemented,
     })?;
+    let handle = *MANAGER.get_or_init(|| handle);
     tell(handle, ServiceState::Running, ServiceExitCode::NO_ERROR)?;
     let result = follow();
     let code = if result.is_ok() {

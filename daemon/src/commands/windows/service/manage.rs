@@ -160,9 +160,12 @@ fn end(service: &Service) -> anyhow::Result<ServiceStatus> {
     if now.current_state == ServiceState::Stopped {
         return Ok(now);
     }
-    service
-        .stop()
-        .map_err(|error| told("stop the service", error))?;
+    // One that is stopping already takes no controls.
+    if now.current_state != ServiceState::StopPending {
+        service
+            .stop()
+            .map_err(|error| told("stop the service", error))?;
+    }
     let status = wait(service, ServiceState::Stopped)?;
     if status.current_state != ServiceState::Stopped {
         bail!("the service does not stop: it {}", words(&status));
@@ -194,6 +197,7 @@ fn words(status: &ServiceStatus) -> String {
     match (status.current_state, status.process_id) {
         (ServiceState::Running, Some(pid)) => format!("runs as process {pid}"),
         (ServiceState::Running, None) => "runs".into(),
+        (ServiceState::StopPending, _) => "is being stopped".into(),
         (ServiceState::Stopped, _) if status.exit_code == ServiceExitCode::NO_ERROR => {
             "stopped".into()
         }
