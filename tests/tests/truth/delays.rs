@@ -36,6 +36,11 @@ fn observers_apart() -> f64 {
     if in_guest() { 20_000.0 } else { 500.0 }
 }
 
+/// How many waits of so many the timeline may lack, and be a judge of the others' lengths. In guests 9 of 1,257 were seen to be lacking.
+fn timeline_lacks(waits: u64) -> u64 {
+    waits / if in_guest() { 100 } else { 1_000 }
+}
+
 fn check(name: &str, workload: &[&str], threads: &[&str], also: impl Fn(&Watched)) {
     check_with(
         name,
@@ -106,9 +111,9 @@ impl Comparison<'_> {
         };
         if let Err(why) = &short {
             report::skipped(self.check, &self.watched.hooks, why);
-            // The scheduler's clock jumps in guests: a thread that waited for 40 ms has 900 ms in schedstat, by chance. Behind
-            // the hog lengths are judged there, too.
-            if in_guest() && timeline.is_none() {
+            // The scheduler's clock jumps in guests: a thread that waited for 40 ms has 900 ms in schedstat, by chance, and in some
+            // of them each wait of 120 us has 80 there. Behind the hog lengths are judged there, too.
+            if in_guest() {
                 return Ok(());
             }
         }
@@ -183,7 +188,7 @@ impl Comparison<'_> {
                 continue;
             }
             let theirs = recorded.get(&tid).copied().unwrap_or_default();
-            if theirs.waits + EDGE as u64 + kernel.run_count / 1_000 < kernel.run_count {
+            if theirs.waits + EDGE as u64 + timeline_lacks(kernel.run_count) < kernel.run_count {
                 return Err(format!(
                     "the timeline has {} waits of {} of a thread",
                     theirs.waits, kernel.run_count
