@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     io::{self, IsTerminal},
     ops::Range,
     time::Duration,
@@ -93,7 +94,7 @@ impl Sinks {
     }
 
     /// Takes the first record, and says what is watched; or else what is waited for.
-    pub fn begin(&mut self, start: Start, awaited: &Target, pipeline: &mut Pipeline) {
+    pub fn begin(&mut self, start: Start, awaited: impl Display, pipeline: &mut Pipeline) {
         for target in &start.targets {
             self.terminal.say(&attached(target));
         }

@@ -339,7 +339,7 @@ impl<'a> Session<'a> {
             targets: self.scope.services().iter().map(watched).collect(),
         };
         let awaited = self.options.attach.target();
-        self.sinks.begin(start, &awaited, &mut self.pipeline);
+        self.sinks.begin(start, awaited, &mut self.pipeline);
     }
 
     fn stop(&mut self, reason: StopReason) {

@@ -279,7 +279,7 @@ impl<'a> Session<'a> {
             targets: self.scope.found().into_iter().map(watched).collect(),
         };
         let awaited = self.options.attach.target();
-        self.sinks.begin(start, &awaited, &mut self.pipeline);
+        self.sinks.begin(start, awaited, &mut self.pipeline);
     }
 
     fn stop(&mut self, reason: StopReason) {
