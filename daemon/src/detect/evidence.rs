@@ -236,3 +236,108 @@ pub fn of_days(days: &DayOverDay, window_s: f64) -> Evidence {
         ..nothing()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: f64 = 1e9;
+
+    fn fast(error: f64) -> Fast {
+        Fast {
+            begin_s: 100.0,
+            base: 10.0,
+            now: 50.0,
+            slope: 2.0,
+            error,
+            z: 9.0,
+            keeps_speed: 1.1,
+            windows: 20,
+        }
+    }
+
+    /// When it arrives: soonest, most likely, at the latest, in seconds.
+    fn arrives(evidence: &Evidence) -> (Bound, f64, [Option<f64>; 3]) {
+        let forecast = evidence.forecast.expect("it rises");
+        let seconds = |ns: u64| Some(ns as f64 / SECOND);
+        let latest = forecast.latest_ns.and_then(seconds);
+        (
+            forecast.reaches,
+            forecast.level,
+            [
+                seconds(forecast.soonest_ns),
+                seconds(forecast.in_ns),
+                latest,
+            ],
+        )
+    }
+
+    #[test]
+    fn a_fast_rise_arrives_sooner_or_later_by_its_error() {
+        let evidence = of_fast(&fast(0.5), 120.0, None);
+        assert_eq!(
+            (evidence.baseline, evidence.now, evidence.windows),
+            (10.0, 50.0, 20)
+        );
+        assert_eq!(
+            (
+                evidence.slope_low_per_hour,
+                evidence.slope_per_hour,
+                evidence.slope_high_per_hour
+            ),
+            (5400.0, 7200.0, 9000.0)
+        );
+        assert_eq!((evidence.z, evidence.keeps_speed), (9.0, Some(1.1)));
+        assert_eq!(evidence.horizon_ns, Some(20_000_000_000));
+        // 50 more at 2.5, 2 and 1.5 a second.
+        let doubled = (
+            Bound::Doubling,
+            100.0,
+            [Some(20.0), Some(25.0), Some(33.333_333_333)],
+        );
+        assert_eq!(arrives(&evidence), doubled);
+        let limited = |limit| arrives(&of_fast(&fast(0.5), 120.0, Some(limit)));
+        assert_eq!(
+            limited(80.0),
+            (Bound::Limit, 80.0, [Some(12.0), Some(15.0), Some(20.0)])
+        );
+        // A limit that it is beyond already is none.
+        assert_eq!((limited(50.0), limited(40.0)), (doubled, doubled));
+        // It may not rise at all.
+        let unsure = of_fast(&fast(2.0), 120.0, None);
+        assert_eq!(arrives(&unsure).2, [Some(12.5), Some(25.0), None]);
+    }
+
+    #[test]
+    fn days_arrive_by_the_larger_and_the_smaller_of_their_rises() {
+        let days = DayOverDay {
+            channel: Channel::Committed,
+            before: 100.0,
+            now: 148.0,
+            rises: [0.5, 1.5],
+            higher: 0.9,
+        };
+        let evidence = of_days(&days, 60.0);
+        // 48 in two days; 12 on one of them and 36 on the other.
+        assert_eq!(
+            (
+                evidence.slope_low_per_hour,
+                evidence.slope_per_hour,
+                evidence.slope_high_per_hour
+            ),
+            (0.5, 1.0, 1.5)
+        );
+        assert_eq!(
+            (evidence.baseline, evidence.now, evidence.windows),
+            (100.0, 148.0, 3 * 1440)
+        );
+        assert_eq!(evidence.horizon_ns, Some(3 * 86_400 * 1_000_000_000));
+        let hour = |hours: f64| Some(hours * HOUR_S);
+        let (reaches, level, [soonest, most_likely, latest]) = arrives(&evidence);
+        assert_eq!((reaches, level), (Bound::Doubling, 296.0));
+        assert_eq!((most_likely, latest), (hour(148.0), hour(296.0)));
+        assert!(soonest.is_some_and(|soonest| (soonest / HOUR_S - 148.0 / 1.5).abs() < 1e-6));
+        let falls = DayOverDay { now: 90.0, ..days };
+        assert_eq!(of_days(&falls, 60.0).forecast, None);
+    }
+}

@@ -13,7 +13,7 @@ use super::{
     verdict,
 };
 use crate::{
-    figures::{digits, length},
+    figures::{digits, length, percent},
     stream::{Bound, Evidence, Flag, FlagKind, Metric},
 };
 
@@ -352,8 +352,4 @@ fn of_threshold(flag: &Flag) -> Vec<Rule> {
         ),
         evidence.now > above,
     )]
-}
-
-fn percent(share: f64) -> String {
-    format!("{} %", digits(100.0 * share))
 }

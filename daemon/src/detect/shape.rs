@@ -334,6 +334,13 @@ mod tests {
             waves.rho > 0.5 && waves.significance() < 0.6 * waves.z,
             "{waves:?}"
         );
+        // Whatever it is measured in.
+        for unit in [1e-3, 1e3] {
+            let same = shape(&ring(|i| {
+                unit * (0.2 * i as f64 + 3.0 * (i as f64 * 0.7).sin())
+            }));
+            assert!((same.rho - waves.rho).abs() < 1e-9, "{same:?}");
+        }
         let bend = shape(&ring(|i| (i * i) as f64 / 31.0 + noise(i)));
         assert!(bend.rho < 0.3, "{bend:?}");
         assert!(bend.outline.keeps_speed() > 1.5, "{bend:?}");

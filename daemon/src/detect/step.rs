@@ -162,6 +162,49 @@ mod tests {
         assert!(step(&missing, 0.4).is_none());
     }
 
+    /// Where the squares about the two means are least, with or without blocks that are missing.
+    #[test]
+    fn the_split_is_that_of_least_squares() {
+        let mut random = 1_u64;
+        let mut next = || {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (random >> 33) as f64 / (1_u64 << 31) as f64
+        };
+        let squares = |part: &[f64]| {
+            let known: Vec<f64> = part
+                .iter()
+                .copied()
+                .filter(|value| !value.is_nan())
+                .collect();
+            let mean = known.iter().sum::<f64>() / known.len() as f64;
+            known
+                .iter()
+                .map(|value| (value - mean).powi(2))
+                .sum::<f64>()
+        };
+        let mut found = 0;
+        for _ in 0..200 {
+            let at = 8.0 + 16.0 * next();
+            let blocks: [f64; BLOCKS] = std::array::from_fn(|i| {
+                let level = if (i as f64) < at { 0.0 } else { 1.0 };
+                if i % 5 == 2 && next() < 0.3 {
+                    f64::NAN
+                } else {
+                    level + 2.0 * next()
+                }
+            });
+            let off = |at: usize| squares(&blocks[..at]) + squares(&blocks[at..]);
+            let least = (4..=BLOCKS - 4).map(off).fold(f64::INFINITY, f64::min);
+            if let Some(best) = best_split(&blocks) {
+                found += 1;
+                assert!(off(best) <= least + 1e-9, "{best}: {blocks:?}");
+            }
+        }
+        assert!((50..200).contains(&found), "{found}");
+    }
+
     #[test]
     fn waits_must_step_further_than_memory() {
         assert!(

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 mod follow;
 mod policy;
+mod rules;
 
 use super::*;
 use crate::{
@@ -135,6 +136,18 @@ fn a_leak_is_raised_updated_and_cleared() {
         (forecast.in_ns as f64 / 1e9 / doubling_s - 1.0).abs() < 0.1,
         "{forecast:?}"
     );
+    let arrives_s = |slope: f64| evidence.now / slope * 3600.0;
+    let (soonest_s, latest_s) = (
+        arrives_s(evidence.slope_high_per_hour),
+        arrives_s(evidence.slope_low_per_hour),
+    );
+    assert!(
+        (forecast.soonest_ns as f64 / 1e9 / soonest_s - 1.0).abs() < 1e-6
+            && forecast
+                .latest_ns
+                .is_some_and(|ns| (ns as f64 / 1e9 / latest_s - 1.0).abs() < 1e-6),
+        "{evidence:?}"
+    );
     let last = flags.last().expect("there is a first one");
     assert_eq!(
         (last.kind, last.state),
@@ -258,6 +271,23 @@ fn a_leak_under_a_daily_rhythm_shows_from_day_to_day() {
     let slope = found.evidence.slope_per_hour / MIB * 24.0;
     assert!((slope - 40.0).abs() < 4.0, "{found:?}");
     assert!(flags.iter().any(|flag| flag.kind == FlagKind::Periodic));
+}
+
+/// Fifty minutes are a new level of what is known for two, and not of what is known for a day.
+#[test]
+fn what_comes_and_goes_is_no_step() {
+    let steps_at = |begin: f64| {
+        let mut noise = Noise::new(5);
+        let flags = fresh(series(begin + 7200.0, 5.0, |t| {
+            let is_up = (begin..begin + 3000.0).contains(&t);
+            500.0 + if is_up { 300.0 } else { 0.0 } + noise.normal()
+        }));
+        flags
+            .iter()
+            .filter(|flag| flag.kind == FlagKind::Step)
+            .count()
+    };
+    assert_eq!((steps_at(7200.0), steps_at(86_400.0)), (1, 0));
 }
 
 /// Flags on memory, over twelve hours, when all of these have grown so many times at their end.

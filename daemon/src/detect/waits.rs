@@ -343,6 +343,23 @@ mod tests {
         assert!(few.statistics().typical.is_nan());
     }
 
+    /// It lies within a bucket, where the waits that are below it end.
+    #[test]
+    fn the_median_is_where_half_of_the_waits_are_below() {
+        for (from, until) in [(10_000, 30_000), (10_000, 31_000), (400_000, 3_200_000)] {
+            let mut waits = Waits::default();
+            for part in 0..4_000 {
+                waits.count(histogram::bucket(from + part * (until - from) / 4_000), 1);
+            }
+            let median = waits.median(4_000.0).exp();
+            let expected = (from + until) as f64 / 2.0;
+            assert!(
+                (median / expected - 1.0).abs() < 0.03,
+                "{median} {expected}"
+            );
+        }
+    }
+
     #[test]
     fn what_is_no_histogram_of_ours_is_refused() {
         let mut reader = Reader::default();

@@ -41,8 +41,9 @@ pub fn judge(name: &str, recording: &str, faster: u64) -> Judgement {
     let output = slowburn(&["replay", &path, "--output", "-", "--quiet"]);
     assert!(output.status.success(), "{}", stderr_of(&output));
     if let Ok(kept) = env::var("SLOWBURN_KEEP_RECORDINGS") {
-        let kept = Path::new(&kept).join(format!("{name}.jsonl"));
-        fs::write(kept, &output.stdout).expect("it can be written");
+        let kept = Path::new(&kept);
+        fs::create_dir_all(kept).expect("it can be made");
+        fs::write(kept.join(format!("{name}.jsonl")), &output.stdout).expect("it can be written");
     }
     let text = String::from_utf8(output.stdout).expect("it is text");
     let mut judgement = Judgement::default();
