@@ -10,9 +10,10 @@ use slowburn_probes::etw::{
 #[test]
 fn recordings_of_the_corpus_are_read_to_their_end() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/reader");
-    let (mut all_windows, mut with_events) = (0, 0);
+    let (mut windows, mut written_windows) = (0, 0);
     for file in fs::read_dir(&directory).expect("it is in the repository") {
-        let bytes = fs::read(file.expect("it can be listed").path()).expect("it can be read");
+        let path = file.expect("it can be listed").path();
+        let bytes = fs::read(&path).expect("it can be read");
         let open = || Recording::open(Cursor::new(bytes.as_slice()));
         let Ok(survey) = open().and_then(|mut recording| Survey::of(&mut recording)) else {
             continue;
@@ -25,17 +26,21 @@ fn recordings_of_the_corpus_are_read_to_their_end() {
         let window = Duration::from_secs(10);
         let recording = open().expect("it was opened before");
         let mut replay = Replay::new(recording, &survey, Target::Pids(pids), options, window);
-        let (mut events, mut windows) = (Vec::new(), 0);
+        let (mut events, before) = (Vec::new(), windows);
         while replay.next(&survey, &mut events).expect("it is in memory") {
             windows += 1;
             assert!(windows < 100_000, "it does not end");
         }
-        all_windows += windows;
-        with_events += usize::from(!events.is_empty());
+        if !is_found_by_the_fuzzer(&path) {
+            assert!(!events.is_empty(), "{}", path.display());
+            written_windows += windows - before;
+        }
     }
-    // Those that the writer has made are whole; of many others there is nothing to read.
-    assert!(
-        all_windows > 10 && with_events > 6,
-        "{all_windows} {with_events}"
-    );
+    assert!(written_windows > 10, "{written_windows}");
+}
+
+/// It names what it finds by the SHA-1 of it. In much of that there is nothing to replay; the others have names of ours, and are whole.
+fn is_found_by_the_fuzzer(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    name.len() == 40 && name.iter().all(u8::is_ascii_hexdigit)
 }
