@@ -222,6 +222,7 @@ fn regular(gaps: &[f32; GAPS], count: f64, sample_s: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::tests::Noise;
 
     /// All that is seen in samples of a second of noise with what comes on top, as a logarithm.
     fn seen(samples: u32, mut on_top: impl FnMut(u32) -> f64) -> Vec<Seen> {
@@ -284,15 +285,10 @@ mod tests {
         );
         // Memoryless, at all rates.
         let mut false_ones = 0;
-        for rate in [8, 16, 40, 100, 300] {
+        for rate in [8.0, 16.0, 40.0, 100.0, 300.0] {
             for seed in 1..=20_u64 {
-                let mut random = seed;
-                let chance = seen(4000, |_| {
-                    random = random
-                        .wrapping_mul(6_364_136_223_846_793_005)
-                        .wrapping_add(1);
-                    f64::from(u8::from((random >> 33) % rate == 0))
-                });
+                let mut noise = Noise::new(seed);
+                let chance = seen(4000, |_| f64::from(u8::from(noise.uniform() * rate < 1.0)));
                 false_ones += usize::from(told(&chance) > 0);
             }
         }

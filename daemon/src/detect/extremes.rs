@@ -87,6 +87,7 @@ impl Extremes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::tests::Noise;
 
     fn of(values: impl IntoIterator<Item = f64>) -> Extremes {
         let mut extremes = Extremes::new();
@@ -117,13 +118,8 @@ mod tests {
     /// Of exponential tails a bound is passed about as often as it says: once in a hundred times the past.
     #[test]
     fn a_tail_is_seldom_passed() {
-        let mut random = 1_u64;
-        let mut exponential = || {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            -(((random >> 11) as f64 + 1.0) / (1_u64 << 53) as f64).ln()
-        };
+        let mut noise = Noise::new(1);
+        let mut exponential = || -(1.0 - noise.uniform()).ln();
         let mut passed = 0;
         for _ in 0..500 {
             let past = of((0..512).map(|_| exponential()));

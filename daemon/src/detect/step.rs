@@ -102,6 +102,7 @@ fn best_split(blocks: &[f64; BLOCKS]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::tests::Noise;
 
     fn ring(at: usize, height: f64) -> [f64; BLOCKS] {
         std::array::from_fn(|i| {
@@ -165,13 +166,7 @@ mod tests {
     /// Where the squares about the two means are least, with or without blocks that are missing.
     #[test]
     fn the_split_is_that_of_least_squares() {
-        let mut random = 1_u64;
-        let mut next = || {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (random >> 33) as f64 / (1_u64 << 31) as f64
-        };
+        let mut noise = Noise::new(1);
         let squares = |part: &[f64]| {
             let known: Vec<f64> = part
                 .iter()
@@ -186,13 +181,13 @@ mod tests {
         };
         let mut found = 0;
         for _ in 0..200 {
-            let at = 8.0 + 16.0 * next();
+            let at = 8.0 + 16.0 * noise.uniform();
             let blocks: [f64; BLOCKS] = std::array::from_fn(|i| {
                 let level = if (i as f64) < at { 0.0 } else { 1.0 };
-                if i % 5 == 2 && next() < 0.3 {
+                if i % 5 == 2 && noise.uniform() < 0.3 {
                     f64::NAN
                 } else {
-                    level + 2.0 * next()
+                    level + 2.0 * noise.uniform()
                 }
             });
             let off = |at: usize| squares(&blocks[..at]) + squares(&blocks[at..]);
